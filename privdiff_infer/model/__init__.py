@@ -1,0 +1,1 @@
+"""The networks of the method and the equations between them."""

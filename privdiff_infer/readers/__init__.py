@@ -1,0 +1,1 @@
+"""Readers of one file family each; all return a `Radiograph`."""

@@ -1,0 +1,1 @@
+"""Measured privacy and utility of bundles."""
