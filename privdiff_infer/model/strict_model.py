@@ -1,0 +1,42 @@
+"""Models whose weights are loaded completely or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from diffusers.models.modeling_utils import ModelMixin
+from typing_extensions import Self
+
+from privdiff_infer.errors import BundleError
+
+
+def refuse_incomplete(name: str, missing: list[str], unexpected: list[str]) -> None:
+    """Raise `BundleError` if a loaded state dict did not match the model key by key."""
+    for kind, keys in (("missing", missing), ("unexpected", unexpected)):
+        if keys:
+            raise BundleError(
+                f"{len(keys)} {kind} weight(s) for {name}, the first is {keys[0]}",
+                "the bundle is damaged or of another version; install it again",
+            )
+
+
+class StrictModel(ModelMixin):
+    """A diffusers model that raises where diffusers only logs.
+
+    `ModelMixin.from_pretrained` initialises missing weights at random and drops unexpected ones, both
+    with a mere message: a suppression layer could vanish silently.
+    """
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, **kwargs: Any) -> Self:
+        """Load weights from a folder; see `ModelMixin.from_pretrained`.
+
+        Raises
+        ------
+        BundleError
+            If a weight is missing, unexpected or of another shape.
+        """
+        model, info = super().from_pretrained(path, output_loading_info=True, **kwargs)
+        refuse_incomplete(cls.__name__, info["missing_keys"], info["unexpected_keys"])
+        return model

@@ -1,0 +1,53 @@
+"""Augmentation of training images by MONAI transforms, reproducible from a step's generator."""
+
+from __future__ import annotations
+
+import torch
+from monai.transforms import (
+    Compose,
+    RandAdjustContrast,
+    RandAffine,
+    RandGaussianNoise,
+    RandGaussianSmooth,
+    RandScaleIntensity,
+)
+from torch import Tensor
+
+
+class Augmentation:
+    """Small changes of position and exposure that leave person and findings as they are.
+
+    No horizontal flip: the heart has a side.
+
+    Parameters
+    ----------
+    strong
+        Adds blur, noise and wider ranges, for networks that must not learn the scanner's style.
+    """
+
+    def __init__(self, *, strong: bool) -> None:
+        reach = 2.0 if strong else 1.0
+        transforms = [
+            RandAffine(
+                prob=1.0,
+                rotate_range=0.06 * reach,
+                translate_range=(6 * reach, 6 * reach),
+                scale_range=0.06 * reach,
+                padding_mode="zeros",
+            ),
+            RandAdjustContrast(prob=0.7, gamma=(1 / (1 + 0.3 * reach), 1 + 0.3 * reach)),
+            RandScaleIntensity(prob=0.5, factors=0.1 * reach),
+        ]
+        if strong:
+            transforms += [
+                RandGaussianSmooth(prob=0.3, sigma_x=(0.3, 1.2), sigma_y=(0.3, 1.2)),
+                RandGaussianNoise(prob=0.3, std=0.03),
+            ]
+        self.transforms = Compose(transforms)
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Return augmented images of shape (n, 1, h, w), float32 in [0, 1]."""
+        seed = int(torch.randint(2**31, (), generator=generator))
+        self.transforms.set_random_state(seed=seed)
+        augmented = [torch.as_tensor(self.transforms(image)) for image in images]
+        return torch.stack(augmented).clamp(0, 1)

@@ -1,0 +1,32 @@
+"""`privdiff train`: one stage of training from its YAML file."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this package to `privdiff`."""
+    app.command("train")(train_stage)
+
+
+def train_stage(
+    stage: Annotated[str, typer.Argument(help="Name of the stage, as in its configuration.")],
+    config: Annotated[Path, typer.Option(help="YAML file of the stage.")],
+    run_dir: Annotated[
+        Path, typer.Option("--run-dir", "-o", help="Folder for checkpoints, logs and weights.")
+    ],
+    init_from: Annotated[
+        Path | None, typer.Option(help="Bundle that earlier stages or legs have written.")
+    ] = None,
+) -> None:
+    """Train one stage; a run that was interrupted continues from its last checkpoint."""
+    from privdiff_training.loop import train
+    from privdiff_training.stages.registry import build_stage
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    train(build_stage(stage, config, init_from), run_dir)

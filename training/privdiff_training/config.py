@@ -1,0 +1,107 @@
+"""What every training configuration has in common; unknown keys are errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from privdiff_infer.errors import ConfigError
+from privdiff_infer.vocabulary import AGE_BIN_EDGES
+from privdiff_training.cohort import Cohort, is_select_patient, read_manifest
+
+
+class Strict(BaseModel):
+    """A frozen model that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SourceConfig(Strict):
+    """Images of one data set in some splits, and their part of every batch."""
+
+    dataset: str = "cohort"
+    folds: tuple[str, ...] | None = Field(None, description="Splits to use; none means all.")
+    share: float = Field(1.0, gt=0, le=1)
+
+
+class DataConfig(Strict):
+    """Where the images are and which of them train."""
+
+    manifest: Path = Path("../shared/data/metadata.csv")
+    sources: tuple[SourceConfig, ...] = (SourceConfig(),)
+    image_size: int = Field(256, ge=32)
+    cache_dir: Path = Path("runs/cache")
+    exclude_units_of_folds: tuple[str, ...] = Field(
+        (), description="Leave out images whose strict unit also occurs in these splits."
+    )
+
+    def read_sources(self) -> list[Cohort]:
+        """Return one cohort per source, without the select patients."""
+        cohort = read_manifest(self.manifest)
+        barred = cohort.where(lambda row: row.fold in self.exclude_units_of_folds)
+        usable = cohort.where(lambda row: not is_select_patient(row)).without_units_of(barred)
+        chosen = []
+        for source in self.sources:
+            part = usable.where(
+                lambda row, source=source: (
+                    row.dataset == source.dataset  # type: ignore[misc]
+                    and (source.folds is None or row.fold in source.folds)
+                )
+            )
+            if not len(part):
+                raise ConfigError(
+                    f"source {source.dataset} with folds {source.folds} has no images",
+                    "check the dataset and split names against the manifest",
+                )
+            chosen.append(part)
+        return chosen
+
+
+class StageConfig(Strict):
+    """Keys of every stage."""
+
+    stage: str
+    data: DataConfig = DataConfig()
+    steps: int = Field(ge=1)
+    batch_size: int = Field(ge=1, description="Global batch over all processes.")
+    learning_rate: float = Field(1e-4, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup_steps: int = Field(0, ge=0)
+    decay: Literal["none", "cosine"] = "none"
+    max_grad_norm: float = Field(1.0, gt=0)
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+    seed: int = 0
+    checkpoint_every: int = Field(500, ge=1)
+    log_every: int = Field(20, ge=1)
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+
+
+ADULT_YEARS = AGE_BIN_EDGES[0]
+
+ConfigT = TypeVar("ConfigT", bound=StageConfig)
+
+
+def load_config(path: Path, config_class: type[ConfigT]) -> ConfigT:
+    """Read the YAML file of one stage.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, or a key is unknown or its value impossible; the message names
+        the key.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML", "check path and syntax") from error
+    try:
+        return config_class.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "file"
+        raise ConfigError(
+            f"{path.name}: {key}: {first['msg']}", f"see the keys of {config_class.__name__}"
+        ) from error

@@ -1,0 +1,72 @@
+"""The pixels of a cohort on the model grid, read once and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import track
+
+from privdiff_infer.errors import CohortError, PrivDiffError
+from privdiff_infer.model_grid import to_model_grid
+from privdiff_infer.radiograph import read_radiograph
+from privdiff_training.cohort import Cohort
+
+PREPARATION = "letterbox-v1"
+"""Changes whenever prepared pixels would change, so that stale caches are not used."""
+
+
+def load_images(cohort: Cohort, size: int, cache_dir: Path) -> torch.Tensor:
+    """Return all images of a cohort on the model grid.
+
+    Parameters
+    ----------
+    cohort
+        The rows to read.
+    size
+        Side of the model grid in pixels.
+    cache_dir
+        Folder in which the prepared pixels are kept.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (images, size, size), uint8, 0 = black = air; backed by the file in `cache_dir`.
+
+    Raises
+    ------
+    CohortError
+        If an image cannot be read.
+    """
+    names = "\n".join(str(row.image) for row in cohort)
+    key = hashlib.sha256(f"{PREPARATION}:{size}:{cohort.root}:{names}".encode()).hexdigest()
+    path = cache_dir / f"images-{size}-{key[:16]}.npy"
+    if not path.exists():
+        _prepare(cohort, size, path)
+    return torch.from_numpy(np.load(path, mmap_mode="c"))
+
+
+def _prepare(cohort: Cohort, size: int, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.empty((len(cohort), size, size), np.uint8)
+
+    def read(index: int) -> None:
+        row = cohort.rows[index]
+        try:
+            radiograph = read_radiograph(cohort.root / row.image)
+        except PrivDiffError as error:
+            raise CohortError(f"image {row.image}: {error.problem}", error.remedy) from error
+        grid, _ = to_model_grid(radiograph.pixels, radiograph.spacing_mm, size)
+        pixels[index] = np.round(grid * 255)
+
+    with ThreadPoolExecutor() as pool:
+        for _ in track(pool.map(read, range(len(cohort))), "Preparing images", total=len(cohort)):
+            pass
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    with partial.open("wb") as file:
+        np.save(file, pixels)
+    os.replace(partial, path)

@@ -1,0 +1,75 @@
+"""Latents of a cohort under one autoencoder, encoded once and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import torch
+from rich.progress import track
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from privdiff_infer.model.autoencoder import RadiographAutoencoder
+from privdiff_training.augmentation import Augmentation
+from privdiff_training.sampling import generator_for
+from privdiff_training.stages.data import TrainingImages
+
+
+@torch.no_grad()
+def load_latents(
+    autoencoder: RadiographAutoencoder,
+    images: TrainingImages,
+    versions: int,
+    seed: int,
+    cache_dir: Path,
+) -> Tensor:
+    """Return latents of several augmented versions of every training image.
+
+    Version 0 is the image itself; the others differ a little in position and exposure.
+
+    Returns
+    -------
+    Tensor
+        Shape (versions, images, channels, h, w), float16.
+    """
+    path = cache_dir / f"latents-{_key(autoencoder, images, versions, seed)}.safetensors"
+    if not path.exists():
+        encoded = torch.stack(
+            [_encode(autoencoder, images, version, seed) for version in range(versions)]
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        save_file({"latents": encoded}, partial)
+        os.replace(partial, path)
+    return load_file(path)["latents"]
+
+
+def _encode(
+    autoencoder: RadiographAutoencoder, images: TrainingImages, version: int, seed: int
+) -> Tensor:
+    augmentation = Augmentation(strong=False)
+    encoded = []
+    batches = track(
+        enumerate(images.batches()),
+        f"Encoding version {version}",
+        total=-(-len(images.pixels) // 32),
+    )
+    for number, batch in batches:
+        if version:
+            batch = augmentation(batch, generator_for(seed, "latents", version, number))
+        encoded.append(autoencoder.encode(batch).half())
+    return torch.cat(encoded)
+
+
+def _key(
+    autoencoder: RadiographAutoencoder, images: TrainingImages, versions: int, seed: int
+) -> str:
+    digest = hashlib.sha256(f"latents-v1:{versions}:{seed}".encode())
+    for name, weight in sorted(autoencoder.state_dict().items()):
+        if not name.startswith("decoder."):  # a sharper decoder leaves the latents as they are
+            digest.update(weight.cpu().numpy().tobytes())
+    for row in images.cohort:
+        digest.update(str(row.image).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,254 @@
+"""The training loop that all stages share: optimizers, EMA, checkpoints, progress."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic
+
+import torch
+from accelerate import Accelerator
+from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from torch import Tensor, nn
+
+from privdiff_training.config import ConfigT
+from privdiff_training.sampling import Share, Step, batch_rows, generator_for
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Player:
+    """Networks that share one optimizer and one loss; adversarial stages have two players."""
+
+    name: str
+    networks: tuple[str, ...]
+    learning_rate: float
+    first_step: int = 0
+
+
+class Stage(ABC, Generic[ConfigT]):
+    """What one stage of training computes; the loop does the rest.
+
+    `networks` are trained and checkpointed; frozen networks are plain attributes of the stage, which
+    moves them to its device itself.
+    """
+
+    config: ConfigT
+    networks: dict[str, nn.Module]
+
+    @abstractmethod
+    def players(self) -> tuple[Player, ...]:
+        """Return the players in the order in which they move in every step."""
+
+    @abstractmethod
+    def shares(self) -> list[Share]:
+        """Return the groups of training rows and their parts of a batch."""
+
+    @abstractmethod
+    def loss(self, player: str, step: Step) -> tuple[Tensor, Mapping[str, float]]:
+        """Return the loss of one player and the figures to log."""
+
+    @abstractmethod
+    def export(self, folder: Path) -> None:
+        """Write the trained (EMA) weights to `folder`; called with EMA weights in `networks`."""
+
+    def to(self, device: torch.device) -> None:
+        """Move frozen networks and cached data to `device`."""
+        for value in vars(self).values():
+            if isinstance(value, nn.Module):
+                value.to(device)
+
+
+class _Position:
+    """The number of steps done, as accelerate checkpoints it."""
+
+    def __init__(self) -> None:
+        self.step = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"step": self.step}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.step = state["step"]
+
+
+def train(stage: Stage[Any], run_dir: Path, *, resume: bool = True) -> None:
+    """Train a stage to its last step and export it to ``run_dir/export``.
+
+    The run continues from the last complete checkpoint in `run_dir`, with the same result as if it had
+    not been interrupted.
+    """
+    _Run(stage, run_dir).train(resume)
+
+
+class _Run:
+    """One run of one stage in one folder."""
+
+    def __init__(self, stage: Stage[Any], run_dir: Path) -> None:
+        config = stage.config
+        run_dir.mkdir(parents=True, exist_ok=True)
+        self.stage = stage
+        self.config = config
+        self.run_dir = run_dir
+        self.accelerator = Accelerator(
+            mixed_precision=config.mixed_precision, log_with="tensorboard", project_dir=run_dir
+        )
+        self.position = _Position()
+        self.players = stage.players()
+        self.shares = stage.shares()
+        self.optimizers = {p.name: self._optimizer(p) for p in self.players}
+        self.schedules = {
+            p.name: self.accelerator.prepare(
+                get_scheduler(
+                    "cosine" if config.decay == "cosine" else "constant_with_warmup",
+                    self.optimizers[p.name],
+                    num_warmup_steps=config.warmup_steps * self.accelerator.num_processes,
+                    num_training_steps=config.steps * self.accelerator.num_processes,
+                )
+            )
+            for p in self.players
+        }
+        self.ema = {
+            name: EMAModel(network.parameters(), decay=config.ema_decay, use_ema_warmup=True)
+            for name, network in stage.networks.items()
+            if name in self.players[0].networks
+        }
+        for name, network in stage.networks.items():
+            stage.networks[name] = self.accelerator.prepare(network)
+        stage.to(self.accelerator.device)
+        for ema in self.ema.values():
+            ema.to(self.accelerator.device)
+        self.accelerator.register_for_checkpointing(self.position, *self.ema.values())
+        self.accelerator.init_trackers(config.stage)
+
+    def train(self, resume: bool) -> None:
+        if resume:
+            self._load_checkpoint()
+        with self._progress() as progress:
+            task = progress.add_task(
+                self.config.stage, total=self.config.steps, completed=self.position.step, note=""
+            )
+            while self.position.step < self.config.steps:
+                figures = self._step(self.position.step)
+                self.position.step += 1
+                self._log(figures)
+                note = " ".join(f"{key} {value:.3g}" for key, value in figures.items())
+                progress.update(task, completed=self.position.step, note=note)
+                done = self.position.step == self.config.steps
+                if done or self.position.step % self.config.checkpoint_every == 0:
+                    self._save_checkpoint()
+        self._export()
+        self.accelerator.end_training()
+
+    def _optimizer(self, player: Player) -> Any:
+        parameters = [
+            parameter
+            for name in player.networks
+            for parameter in self.stage.networks[name].parameters()
+            if parameter.requires_grad
+        ]
+        return self.accelerator.prepare(
+            torch.optim.AdamW(
+                parameters, lr=player.learning_rate, weight_decay=self.config.weight_decay
+            )
+        )
+
+    def _step(self, index: int) -> dict[str, float]:
+        figures: dict[str, float] = {}
+        for player in self.players:
+            if index < player.first_step:
+                continue
+            loss, scalars = self.stage.loss(player.name, self._draw(index, player.name))
+            self.accelerator.backward(loss)
+            # An adversarial loss leaves gradients in the other player's networks too.
+            self._clip_and_update(player)
+            figures |= scalars
+        for name, ema in self.ema.items():
+            ema.step(self.accelerator.unwrap_model(self.stage.networks[name]).parameters())
+        return figures
+
+    def _draw(self, index: int, player: str) -> Step:
+        config = self.config
+        # Code that takes no generator (dropout, library layers) draws from the global one.
+        torch.manual_seed(generator_for(config.seed, "global", index, player).initial_seed())
+        return Step(
+            index=index,
+            rows=batch_rows(self.shares, config.batch_size, config.seed, index),
+            generator=generator_for(config.seed, "step", index, player),
+            process_index=self.accelerator.process_index,
+            num_processes=self.accelerator.num_processes,
+        )
+
+    def _clip_and_update(self, player: Player) -> None:
+        parameters = [p for n in player.networks for p in self.stage.networks[n].parameters()]
+        self.accelerator.clip_grad_norm_(parameters, self.config.max_grad_norm)
+        self.optimizers[player.name].step()
+        self.schedules[player.name].step()
+        for network in self.stage.networks.values():
+            network.zero_grad(set_to_none=True)
+
+    def _log(self, figures: Mapping[str, float]) -> None:
+        if self.position.step % self.config.log_every == 0:
+            self.accelerator.log(dict(figures), step=self.position.step)
+            logger.info("%s step %d: %s", self.config.stage, self.position.step, dict(figures))
+
+    def _save_checkpoint(self) -> None:
+        """Write a new checkpoint folder, then point LATEST at it: a kill leaves the old one whole."""
+        name = f"checkpoint-{self.position.step}"
+        self.accelerator.save_state(str(self.run_dir / name))
+        if not self.accelerator.is_main_process:
+            return
+        pointer = self.run_dir / "LATEST"
+        partial = pointer.with_suffix(".partial")
+        partial.write_text(name, encoding="utf-8")
+        os.replace(partial, pointer)
+        for old in self.run_dir.glob("checkpoint-*"):
+            if old.name != name:
+                shutil.rmtree(old)
+
+    def _load_checkpoint(self) -> None:
+        pointer = self.run_dir / "LATEST"
+        if not pointer.exists():
+            return
+        name = pointer.read_text(encoding="utf-8")
+        self.accelerator.load_state(str(self.run_dir / name))
+        logger.info("resumed %s from %s", self.config.stage, name)
+
+    def _export(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        networks = self.stage.networks
+        for name in networks:
+            networks[name] = self.accelerator.unwrap_model(networks[name])
+        for name, ema in self.ema.items():
+            ema.copy_to(networks[name].parameters())
+        for network in networks.values():
+            network.eval()
+        with torch.no_grad():
+            self.stage.export(self.run_dir / "export")
+
+    def _progress(self) -> Progress:
+        columns: Iterable[Any] = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        return Progress(*columns, disable=not self.accelerator.is_main_process)

@@ -1,0 +1,132 @@
+"""Stage `reader`: findings, age, sex and whether an image is a frontal chest radiograph at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from privdiff_infer.model.critics import RadiographReader, Reading
+from privdiff_infer.vocabulary import FindingState, age_bin
+from privdiff_training.augmentation import Augmentation
+from privdiff_training.config import StageConfig
+from privdiff_training.impostors import impostors
+from privdiff_training.loop import Player, Stage
+from privdiff_training.sampling import Share, Step
+from privdiff_training.stages.backbones import BackboneConfig, load_pretrained
+from privdiff_training.stages.data import TrainingImages
+
+UNLABELLED = -1
+
+
+class ReaderConfig(StageConfig):
+    """Keys of the reader stage."""
+
+    stage: Literal["reader"] = "reader"
+    backbone: BackboneConfig = BackboneConfig()
+    critic_image_size: int = 128
+    attribute_weight: float = Field(0.5, ge=0, description="Weight of the age and sex losses.")
+    frontal_weight: float = Field(0.5, ge=0)
+    impostor_fraction: float = Field(
+        0.25, ge=0, le=1, description="Images per batch, relative, that are no frontal radiograph."
+    )
+
+
+class ReaderStage(Stage[ReaderConfig]):
+    """Multi-task classification; a label that a source does not give adds nothing to the loss."""
+
+    def __init__(self, config: ReaderConfig, initial: RadiographReader | None) -> None:
+        self.config = config
+        self.images = TrainingImages.load(config.data)
+        self.augmentation = Augmentation(strong=True)
+        self.labels = Labels.of(self.images)
+        torch.manual_seed(config.seed)
+        reader = initial or RadiographReader(
+            backbone=config.backbone.model_dump(exclude={"pretrained"}, exclude_none=True),
+            image_size=config.critic_image_size,
+        )
+        if initial is None and config.backbone.pretrained:
+            load_pretrained(reader, config.backbone.pretrained)
+        self.networks = {"reader": reader}
+
+    def players(self) -> tuple[Player, ...]:
+        return (Player("reader", ("reader",), self.config.learning_rate),)
+
+    def shares(self) -> list[Share]:
+        return self.images.shares
+
+    def loss(self, player: str, step: Step) -> tuple[Tensor, Mapping[str, float]]:
+        rows = step.local(step.rows)
+        size = self.config.critic_image_size
+        small = functional.interpolate(self.images.images(rows), (size, size), mode="area")
+        radiographs = self.augmentation(small, step.generator)
+        fakes = impostors(
+            radiographs[: int(len(rows) * self.config.impostor_fraction)], step.generator
+        )
+        reading = self.networks["reader"](torch.cat((radiographs, fakes)))
+        return self._loss(reading, rows)
+
+    def export(self, folder: Path) -> None:
+        self.networks["reader"].save_pretrained(folder / "reader")  # type: ignore[operator]
+
+    def _loss(self, reading: Reading, rows: Tensor) -> tuple[Tensor, Mapping[str, float]]:
+        count, labels = len(rows), self.labels
+        findings = labels.findings[rows]
+        known = findings != FindingState.UNKNOWN
+        target = (findings == FindingState.PRESENT).float()
+        per_finding = functional.binary_cross_entropy_with_logits(
+            reading.findings[:count], target, reduction="none"
+        )
+        findings_loss = (per_finding * known).sum() / known.sum().clamp_min(1)
+        age_loss = functional.cross_entropy(
+            reading.age[:count], labels.age[rows], ignore_index=UNLABELLED, reduction="sum"
+        ) / (labels.age[rows] != UNLABELLED).sum().clamp_min(1)
+        has_sex = labels.sex[rows] != UNLABELLED
+        sex_loss = (
+            functional.binary_cross_entropy_with_logits(
+                reading.sex[:count][has_sex], labels.sex[rows][has_sex].float()
+            )
+            if has_sex.any()
+            else reading.sex.sum() * 0
+        )
+        frontal = torch.arange(len(reading.frontal), device=rows.device) < count
+        frontal_loss = functional.binary_cross_entropy_with_logits(
+            reading.frontal, frontal.float().to(reading.frontal.device)
+        )
+        loss = (
+            findings_loss
+            + self.config.attribute_weight * (age_loss + sex_loss)
+            + self.config.frontal_weight * frontal_loss
+        )
+        return loss, {
+            "findings": findings_loss.item(),
+            "age": age_loss.item(),
+            "sex": sex_loss.item(),
+            "frontal": frontal_loss.item(),
+        }
+
+
+class Labels:
+    """Labels of all training rows as tensors; `UNLABELLED` where a source gives none."""
+
+    def __init__(self, findings: Tensor, age: Tensor, sex: Tensor) -> None:
+        self.findings = findings  # (images, 15) FindingState
+        self.age = age  # (images,) age bin or UNLABELLED
+        self.sex = sex  # (images,) Sex or UNLABELLED
+
+    @classmethod
+    def of(cls, images: TrainingImages) -> Labels:
+        """Collect the labels of a cohort."""
+        rows = images.cohort.rows
+        return cls(
+            torch.tensor([[int(state) for state in row.findings] for row in rows]),
+            torch.tensor(
+                [UNLABELLED if row.age_years is None else age_bin(row.age_years) for row in rows]
+            ),
+            torch.tensor([UNLABELLED if row.sex is None else int(row.sex) for row in rows]),
+        )
