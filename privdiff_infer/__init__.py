@@ -33,7 +33,6 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    # diffusers finds the components of a bundle as attributes of this package.
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'privdiff_infer' has no attribute {name!r}")

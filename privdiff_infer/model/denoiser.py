@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from diffusers import UNet2DConditionModel
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.attention_processor import Attention
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import load_file
 from torch import Tensor
 
+from privdiff_infer.errors import BundleError
 from privdiff_infer.model.conditioning import CategoryEmbeddings, Condition
 from privdiff_infer.model.sas import SASContext, SASProcessor, SASSettings, SelfAttentionProcessor
 from privdiff_infer.model.strict_model import StrictModel, refuse_incomplete
+
+ADAPTED_LAYERS = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2")
+ADAPTER_WEIGHTS = "pytorch_lora_weights.safetensors"
 
 
 class PrivDiffDenoiser(StrictModel, ConfigMixin):
@@ -93,6 +101,63 @@ class PrivDiffDenoiser(StrictModel, ConfigMixin):
             return_dict=False,
         )
         return output[0]
+
+    def add_adapter(self, name: str, rank: int) -> None:
+        """Put fresh LoRA weights into attentions and residual blocks; the base weights are frozen."""
+        self.unet.add_adapter(
+            LoraConfig(r=rank, lora_alpha=rank, target_modules=list(ADAPTED_LAYERS)), name
+        )
+
+    def save_adapter(self, name: str, folder: Path) -> None:
+        """Write the LoRA weights of one adapter to `folder`."""
+        self.unet.save_lora_adapter(folder, adapter_name=name)
+
+    def load_adapter(self, folder: Path) -> None:
+        """Load LoRA weights under the name of their folder and leave them switched off.
+
+        Raises
+        ------
+        BundleError
+            If the weights do not fit this denoiser key by key.
+        """
+        name = folder.name
+        stored = set(load_file(folder / ADAPTER_WEIGHTS))
+        self.unet.load_lora_adapter(
+            str(folder),
+            prefix=None,
+            adapter_name=name,
+            weight_name=ADAPTER_WEIGHTS,
+            use_safetensors=True,
+            local_files_only=True,
+        )
+        expected = set(get_peft_model_state_dict(self.unet, adapter_name=name))
+        refuse_incomplete(f"adapter {name}", sorted(expected - stored), sorted(stored - expected))
+        self.activate_adapter(None)
+
+    def activate_adapter(self, name: str | None) -> None:
+        """Use one adapter, or the base weights alone if `name` is None."""
+        if not getattr(self.unet, "peft_config", None):
+            return
+        if name is None:
+            self.unet.disable_lora()
+        else:
+            self.unet.enable_lora()
+            self.unet.set_adapters([name])
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """Save the base weights; see `ModelMixin.save_pretrained`.
+
+        Raises
+        ------
+        BundleError
+            If adapters are attached: their presence renames the base weights.
+        """
+        if getattr(self.unet, "peft_config", None):
+            raise BundleError(
+                "a denoiser with adapters cannot be saved as a whole",
+                "save the base before adding adapters, and adapters with save_adapter",
+            )
+        super().save_pretrained(*args, **kwargs)
 
 
 def _install_processors(unet: UNet2DConditionModel, context_dim: int, gate: float) -> None:

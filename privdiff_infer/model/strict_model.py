@@ -39,4 +39,8 @@ class StrictModel(ModelMixin):
         """
         model, info = super().from_pretrained(path, output_loading_info=True, **kwargs)
         refuse_incomplete(cls.__name__, info["missing_keys"], info["unexpected_keys"])
+        for weight in (*model.parameters(), *model.buffers()):
+            # Tensors mapped from a file start anywhere in memory, and the last bit of a matrix
+            # product depends on the alignment. A copy is aligned as a new tensor is.
+            weight.data = weight.data.clone()
         return model

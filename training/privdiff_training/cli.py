@@ -17,11 +17,14 @@ def register(app: typer.Typer) -> None:
 def train_stage(
     stage: Annotated[str, typer.Argument(help="Name of the stage, as in its configuration.")],
     config: Annotated[Path, typer.Option(help="YAML file of the stage.")],
-    run_dir: Annotated[
-        Path, typer.Option("--run-dir", "-o", help="Folder for checkpoints, logs and weights.")
+    bundle: Annotated[
+        Path, typer.Option("--bundle", "-o", help="Bundle that is being built, stage by stage.")
     ],
     init_from: Annotated[
-        Path | None, typer.Option(help="Bundle that earlier stages or legs have written.")
+        Path | None, typer.Option(help="Bundle whose weights this leg starts from.")
+    ] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Folder for checkpoints and logs [runs/<configuration>].")
     ] = None,
 ) -> None:
     """Train one stage; a run that was interrupted continues from its last checkpoint."""
@@ -29,4 +32,8 @@ def train_stage(
     from privdiff_training.stages.registry import build_stage
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    train(build_stage(stage, config, init_from), run_dir)
+    train(
+        build_stage(stage, config, bundle, init_from),
+        run_dir or Path("runs") / config.parent.name / config.stem,
+        bundle,
+    )

@@ -87,13 +87,13 @@ class _Position:
         self.step = state["step"]
 
 
-def train(stage: Stage[Any], run_dir: Path, *, resume: bool = True) -> None:
-    """Train a stage to its last step and export it to ``run_dir/export``.
+def train(stage: Stage[Any], run_dir: Path, export_to: Path) -> None:
+    """Train a stage to its last step and export its weights.
 
     The run continues from the last complete checkpoint in `run_dir`, with the same result as if it had
     not been interrupted.
     """
-    _Run(stage, run_dir).train(resume)
+    _Run(stage, run_dir).train(export_to)
 
 
 class _Run:
@@ -136,9 +136,8 @@ class _Run:
         self.accelerator.register_for_checkpointing(self.position, *self.ema.values())
         self.accelerator.init_trackers(config.stage)
 
-    def train(self, resume: bool) -> None:
-        if resume:
-            self._load_checkpoint()
+    def train(self, export_to: Path) -> None:
+        self._load_checkpoint()
         with self._progress() as progress:
             task = progress.add_task(
                 self.config.stage, total=self.config.steps, completed=self.position.step, note=""
@@ -152,7 +151,7 @@ class _Run:
                 done = self.position.step == self.config.steps
                 if done or self.position.step % self.config.checkpoint_every == 0:
                     self._save_checkpoint()
-        self._export()
+        self._export(export_to)
         self.accelerator.end_training()
 
     def _optimizer(self, player: Player) -> Any:
@@ -229,7 +228,7 @@ class _Run:
         self.accelerator.load_state(str(self.run_dir / name))
         logger.info("resumed %s from %s", self.config.stage, name)
 
-    def _export(self) -> None:
+    def _export(self, folder: Path) -> None:
         if not self.accelerator.is_main_process:
             return
         networks = self.stage.networks
@@ -240,7 +239,7 @@ class _Run:
         for network in networks.values():
             network.eval()
         with torch.no_grad():
-            self.stage.export(self.run_dir / "export")
+            self.stage.export(folder)
 
     def _progress(self) -> Progress:
         columns: Iterable[Any] = (

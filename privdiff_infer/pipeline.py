@@ -1,0 +1,332 @@
+"""PrivDiffPipeline: encode -> noise -> denoise with SAS and SPG -> decode."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler, DiffusionPipeline, DPMSolverMultistepScheduler
+from diffusers.utils import BaseOutput
+from torch import Tensor
+from typing_extensions import Self
+
+from privdiff_infer.errors import BundleError, OptionError
+from privdiff_infer.model.autoencoder import RadiographAutoencoder
+from privdiff_infer.model.conditioning import Condition
+from privdiff_infer.model.critics import IdentityEmbedder, RadiographReader
+from privdiff_infer.model.denoiser import PrivDiffDenoiser
+from privdiff_infer.model.guidance import guided_prediction, rescaled, sensitive_branch
+from privdiff_infer.model.stable_diffusion import KLAutoencoder, load_stable_diffusion
+from privdiff_infer.profiles import PROFILES, ProfileSettings, Solver
+from privdiff_infer.vocabulary import Branch, FindingState, Profile
+
+ADAPTERS = "adapters"
+PRESENT_ABOVE = 0.5
+ABSENT_BELOW = 0.25
+
+BASE_ONLY = "it is a base for training, without privacy tuning and without codebooks"
+
+
+@dataclass
+class PrivDiffOutput(BaseOutput):  # type: ignore[misc]
+    """Result of one call.
+
+    Attributes
+    ----------
+    images
+        Redrawn radiographs, shape (n, 1, h, w), float32 in [0, 1], 0 = black = air.
+    findings
+        The states (n, 15) that the images were conditioned on.
+    """
+
+    images: Tensor
+    findings: Tensor
+
+
+@dataclass(frozen=True)
+class _Conditions:
+    """The conditions of all branches for one batch."""
+
+    findings: Condition
+    unconditional: Condition
+    sensitive: dict[Branch, Condition]
+
+
+class PrivDiffPipeline(DiffusionPipeline):
+    """Redraws frontal chest radiographs so that the findings stay and the person goes.
+
+    Parameters
+    ----------
+    autoencoder
+        Between images and latents.
+    denoiser
+        UNet with SAS in every cross-attention.
+    scheduler
+        The forward process that the denoiser was trained with.
+    identity, reader
+        Networks that supply prototype, findings, age and sex from the pixels; None in a base for
+        training that has no privacy tuning.
+    """
+
+    _optional_components = ["identity", "reader"]  # noqa: RUF012 - diffusers' own protocol
+    model_cpu_offload_seq = "autoencoder->denoiser->autoencoder"
+
+    def __init__(
+        self,
+        autoencoder: RadiographAutoencoder | KLAutoencoder,
+        denoiser: PrivDiffDenoiser,
+        scheduler: DDPMScheduler,
+        identity: IdentityEmbedder | None = None,
+        reader: RadiographReader | None = None,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            autoencoder=autoencoder,
+            denoiser=denoiser,
+            scheduler=scheduler,
+            identity=identity,
+            reader=reader,
+        )
+        self.adapters: tuple[str, ...] = ()
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Self:
+        """Load a bundle, or a Stable-Diffusion-shaped folder as a base for training.
+
+        Components are loaded by their own classes, which install the SAS processors first and refuse
+        missing or unexpected weights; the generic loading of diffusers does neither.
+
+        Raises
+        ------
+        BundleError
+            If the folder is no bundle, or a weight is missing or unexpected.
+        """
+        folder = Path(folder)
+        components = _read_model_index(folder)
+        if "unet" in components:
+            return cls(*load_stable_diffusion(folder))
+        loaded: dict[str, Any] = {
+            "autoencoder": RadiographAutoencoder.from_pretrained(folder / "autoencoder"),
+            "denoiser": PrivDiffDenoiser.from_pretrained(folder / "denoiser"),
+            "scheduler": DDPMScheduler.from_pretrained(folder / "scheduler", local_files_only=True),
+        }
+        if (folder / "identity").is_dir():
+            loaded["identity"] = IdentityEmbedder.from_pretrained(folder / "identity")
+        if (folder / "reader").is_dir():
+            loaded["reader"] = RadiographReader.from_pretrained(folder / "reader")
+        pipeline = cls(**loaded)
+        for adapter in sorted((folder / ADAPTERS).glob("*")):
+            pipeline.denoiser.load_adapter(adapter)
+            pipeline.adapters += (adapter.name,)
+        return pipeline
+
+    @property
+    def is_base(self) -> bool:
+        """Whether this is only a base for training (no critics, no codebooks, no privacy tuning)."""
+        return self.identity is None or self.reader is None
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        images: Tensor,
+        *,
+        profile: Profile = Profile.STANDARD,
+        strength: float = 0.6,
+        num_inference_steps: int | None = None,
+        generators: Sequence[torch.Generator] | None = None,
+        findings: Tensor | None = None,
+        age: Tensor | None = None,
+        sex: Tensor | None = None,
+        callback: Callable[[int, int], None] | None = None,
+    ) -> PrivDiffOutput:
+        """Redraw a batch.
+
+        Parameters
+        ----------
+        images
+            Shape (n, 1, h, w), float32 in [0, 1], 0 = black = air, on the model grid.
+        profile
+            Named way of sampling.
+        strength
+            Fraction of the noise schedule applied before denoising, 0 < strength <= 1. At 1 the start
+            is noise alone, and the image depends on the source through its conditions only.
+        num_inference_steps
+            Steps over the whole schedule; the profile's own number if None.
+        generators
+            One CPU generator per image, so that an image does not depend on its batch; fresh ones
+            from the operating system's entropy if None.
+        findings
+            States (n, 15) of a report or manifest; predicted from the pixels if None.
+        age, sex
+            Codebook rows (n,) from the header; predicted from the pixels if None.
+        callback
+            Called with (steps done, steps in all) after each step.
+
+        Raises
+        ------
+        OptionError
+            If the strength or the number of steps is out of range.
+        BundleError
+            If the pipeline is only a base for training.
+        """
+        if self.is_base:
+            raise BundleError(
+                f"this folder cannot anonymize: {BASE_ONLY}", "train or name a bundle"
+            )
+        settings = PROFILES[profile]
+        steps = num_inference_steps or settings.num_inference_steps
+        self._check(strength, steps, len(images), generators)
+        generators = generators or [_fresh_generator() for _ in images]
+        images = images.to(self.device, self.dtype)
+
+        # 1. What the images show, and of whom
+        conditions = self._conditions(images, findings, age, sex)
+
+        # 2. Encode, and drown the person in noise
+        latents = self.autoencoder.encode(images)  # (n, c, h/16, w/16)
+        scheduler, timesteps = self._schedule(settings.solver, strength, steps)
+        noise = _randn_like(latents, generators)
+        latents = self.scheduler.add_noise(latents, noise, timesteps[:1].expand(len(latents)))
+
+        # 3. Denoise towards the findings, away from the person
+        self.denoiser.activate_adapter(
+            settings.adapter if settings.adapter in self.adapters else None
+        )
+        for index, timestep in enumerate(timesteps):
+            prediction = self._predict(latents, timestep, index, conditions, settings)
+            latents = scheduler.step(
+                prediction, timestep, latents, generator=list(generators)
+            ).prev_sample
+            if callback:
+                callback(index + 1, len(timesteps))
+
+        # 4. Decode
+        redrawn = self.autoencoder.decode(latents).float().clamp(0, 1)
+        return PrivDiffOutput(images=redrawn, findings=conditions.findings.findings)
+
+    @torch.no_grad()
+    def read_findings(self, images: Tensor) -> Tensor:
+        """Return the finding states (n, 15) that the pipeline sees in images."""
+        probability = self.reader(images).findings.sigmoid()
+        states = torch.full_like(probability, FindingState.UNKNOWN.value, dtype=torch.long)
+        states[probability >= PRESENT_ABOVE] = FindingState.PRESENT.value
+        states[probability <= ABSENT_BELOW] = FindingState.ABSENT.value
+        return states
+
+    def _conditions(
+        self, images: Tensor, findings: Tensor | None, age: Tensor | None, sex: Tensor | None
+    ) -> _Conditions:
+        if findings is None:
+            findings = self.read_findings(images)
+        reading = self.reader(images)
+        values = {
+            Branch.IDENTITY: self.identity.nearest_prototype(images),
+            Branch.AGE: reading.age.argmax(dim=-1) if age is None else age,
+            Branch.SEX: (reading.sex > 0).long() if sex is None else sex,
+        }
+        device = images.device
+        return _Conditions(
+            findings=Condition.of_findings(findings).to(device),
+            unconditional=Condition.unconditional(len(images), device),
+            sensitive={
+                branch: Condition.of_attribute(branch, value).to(device)
+                for branch, value in values.items()
+            },
+        )
+
+    def _schedule(
+        self, solver: Solver, strength: float, steps: int
+    ) -> tuple[DDPMScheduler | DPMSolverMultistepScheduler, Tensor]:
+        """Return the sampler and its timesteps, from strength * T down to 0."""
+        if solver is Solver.DDPM:
+            scheduler = DDPMScheduler.from_config(self.scheduler.config)
+        else:
+            scheduler = DPMSolverMultistepScheduler.from_config(
+                self.scheduler.config,
+                algorithm_type=solver.value,
+                solver_order=2,
+                final_sigmas_type="zero",  # no noise is added by the last step
+            )
+        count = max(1, math.ceil(steps * strength))
+        start = max(1, round(strength * scheduler.config.num_train_timesteps))
+        count = min(count, start)
+        timesteps = [math.ceil(start * (count - i) / count) - 1 for i in range(count)]
+        scheduler.set_timesteps(timesteps=timesteps, device=self.device)
+        return scheduler, torch.tensor(timesteps, device=self.device)
+
+    def _predict(
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        index: int,
+        conditions: _Conditions,
+        settings: ProfileSettings,
+    ) -> Tensor:
+        """Return the (guided) prediction; all branches share one call of the denoiser."""
+        guidance, total = settings.guidance, self.scheduler.config.num_train_timesteps
+        if guidance is None or not guidance.covers(int(timestep), total):
+            return self.denoiser(latents, timestep, conditions.findings, settings.sas)  # type: ignore[no-any-return]
+        branches = Condition.cat(
+            [
+                conditions.unconditional,
+                conditions.findings,
+                conditions.sensitive[sensitive_branch(index)],
+            ]
+        )
+        predictions = self.denoiser(latents.repeat(3, 1, 1, 1), timestep, branches, settings.sas)
+        unconditional, diagnostic, sensitive = predictions.chunk(3)
+        guided = guided_prediction(
+            unconditional,
+            diagnostic,
+            sensitive,
+            guidance.findings_weight,
+            guidance.attribute_weight,
+        )
+        return rescaled(guided, diagnostic) if guidance.rescale else guided
+
+    def _check(
+        self,
+        strength: float,
+        steps: int,
+        count: int,
+        generators: Sequence[torch.Generator] | None,
+    ) -> None:
+        if not 0 < strength <= 1:
+            raise OptionError(f"strength {strength} is outside (0, 1]", "choose a value up to 1")
+        limit = self.scheduler.config.num_train_timesteps
+        if not 1 <= steps <= limit:
+            raise OptionError(
+                f"{steps} inference steps is outside 1 to {limit}", "choose a number in it"
+            )
+        if generators is not None and len(generators) != count:
+            raise OptionError(
+                f"{len(generators)} generators for {count} images", "give one generator per image"
+            )
+
+
+def _randn_like(latents: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    """Draw noise per image on the CPU, so that devices and batches agree."""
+    drawn = [torch.randn(latents.shape[1:], generator=generator) for generator in generators]
+    return torch.stack(drawn).to(latents)
+
+
+def _fresh_generator() -> torch.Generator:
+    generator = torch.Generator()
+    generator.seed()  # the operating system's entropy
+    return generator
+
+
+def _read_model_index(folder: Path) -> dict[str, Any]:
+    path = folder / "model_index.json"
+    if not path.is_file():
+        raise BundleError(
+            f"{folder.name} is no model bundle: it has no model_index.json",
+            "name a bundle of `privdiff models` or a bundle's folder",
+        )
+    components: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return components

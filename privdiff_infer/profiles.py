@@ -1,0 +1,74 @@
+"""The named ways of sampling as data: what each profile switches on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from privdiff_infer.model.guidance import Guidance
+from privdiff_infer.model.sas import SASMode, SASSettings
+from privdiff_infer.vocabulary import Profile
+
+
+class Solver(str, Enum):
+    """Stochastic samplers. A deterministic one could be run backwards to the patient."""
+
+    SDE_DPM = "sde-dpmsolver++"
+    DDPM = "ddpm"
+
+
+@dataclass(frozen=True)
+class ProfileSettings:
+    """One named way of sampling.
+
+    Attributes
+    ----------
+    sas
+        Settings of Selective Attribute Suppression.
+    guidance
+        None: one branch (the findings) per step.
+    adapter
+        Name of the LoRA weights of the bundle to use, if the bundle has them.
+    solver
+        Sampler of the reverse process.
+    num_inference_steps
+        Steps over the whole schedule; strength s runs about s times as many.
+    """
+
+    sas: SASSettings
+    guidance: Guidance | None
+    adapter: str | None
+    solver: Solver
+    num_inference_steps: int
+
+
+PROFILES: dict[Profile, ProfileSettings] = {
+    Profile.STANDARD: ProfileSettings(
+        sas=SASSettings(),
+        guidance=Guidance(),
+        adapter="standard",
+        solver=Solver.SDE_DPM,
+        num_inference_steps=20,
+    ),
+    Profile.FAST: ProfileSettings(
+        sas=SASSettings(),
+        guidance=None,
+        adapter="fast",
+        solver=Solver.SDE_DPM,
+        num_inference_steps=12,
+    ),
+    Profile.VANILLA: ProfileSettings(
+        sas=SASSettings(strength=0.0),
+        guidance=None,
+        adapter=None,
+        solver=Solver.SDE_DPM,
+        num_inference_steps=20,
+    ),
+    Profile.PAPER: ProfileSettings(
+        sas=SASSettings(mode=SASMode.PAPER),
+        guidance=Guidance(findings_weight=1.5, interval=(0.0, 1.0), rescale=False),
+        adapter="paper",
+        solver=Solver.DDPM,
+        num_inference_steps=50,
+    ),
+}

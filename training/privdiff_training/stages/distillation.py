@@ -1,0 +1,110 @@
+"""Stage `distillation`: three guided branches become one pass, as LoRA weights for `fast`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from diffusers import DDPMScheduler
+from pydantic import Field
+from torch import Tensor
+
+from privdiff_infer.model.autoencoder import RadiographAutoencoder
+from privdiff_infer.model.conditioning import Condition
+from privdiff_infer.model.critics import IdentityEmbedder
+from privdiff_infer.model.denoiser import PrivDiffDenoiser
+from privdiff_infer.model.sas import SASSettings
+from privdiff_infer.vocabulary import SENSITIVE_BRANCHES
+from privdiff_training.loop import Player, Stage
+from privdiff_training.sampling import Share, Step
+from privdiff_training.stages.diffusion import DiffusionConfig, LatentData
+from privdiff_training.stages.reader import UNLABELLED
+
+
+class DistillationConfig(DiffusionConfig):
+    """Keys of the distillation stage; the data keys must be those of the diffusion stage."""
+
+    stage: Literal["distillation"] = "distillation"  # type: ignore[assignment]
+    adapter: str = Field("fast", description="Name of the LoRA weights in the bundle.")
+    rank: int = Field(16, ge=1)
+    findings_weight: float = Field(1.25, ge=1, description="w_diag.")
+    attribute_weight: float = Field(0.25, ge=0, le=1, description="|w_s| of every attribute.")
+
+
+class DistillationStage(Stage[DistillationConfig]):
+    """The student's findings branch learns the frozen base model's guided prediction.
+
+    target = T(phi) + w_d [T(diag) - T(phi)] - sum_s |w_s| [T(s) - T(phi)]
+
+    The student needs no sensitive label and no second branch. Teacher and student are one network:
+    the teacher is the base with its adapter switched off.
+    """
+
+    def __init__(
+        self,
+        config: DistillationConfig,
+        autoencoder: RadiographAutoencoder,
+        identity: IdentityEmbedder,
+        denoiser: PrivDiffDenoiser,
+    ) -> None:
+        self.config = config
+        self.scheduler: DDPMScheduler = config.schedule.scheduler()
+        self.data = LatentData.load(config, autoencoder, identity)
+        torch.manual_seed(config.seed)
+        denoiser.add_adapter(config.adapter, config.rank)
+        denoiser.requires_grad_(False)
+        denoiser.activate_adapter(config.adapter)
+        self.denoiser = denoiser
+        self.networks = {"denoiser": denoiser}
+
+    def players(self) -> tuple[Player, ...]:
+        return (Player("denoiser", ("denoiser",), self.config.learning_rate),)
+
+    def shares(self) -> list[Share]:
+        return self.data.images.shares
+
+    def loss(self, player: str, step: Step) -> tuple[Tensor, Mapping[str, float]]:
+        rows = step.local(step.rows)
+        latents = self.data.draw(step)
+        timesteps = self.data.timesteps(step, self.config.schedule.num_train_timesteps)
+        noise = step.randn(len(step.rows), *latents.shape[1:]).to(latents.device)
+        noisy = self.scheduler.add_noise(latents, noise, timesteps)
+        target = self._target(noisy, timesteps, rows)
+        findings = Condition.of_findings(self.data.labels.findings[rows]).to(latents.device)
+        predicted = self.networks["denoiser"](noisy, timesteps, findings, SASSettings())
+        loss = (predicted - target).square().mean()
+        return loss, {"distillation": loss.item()}
+
+    def export(self, folder: Path) -> None:
+        name = self.config.adapter
+        self.denoiser.save_adapter(name, folder / "adapters" / name)
+
+    @torch.no_grad()
+    def _target(self, noisy: Tensor, timesteps: Tensor, rows: Tensor) -> Tensor:
+        """Return the teacher's guided prediction; an attribute without a label is left out."""
+        config, count = self.config, len(rows)
+        values = [self.data.values(branch)[rows] for branch in SENSITIVE_BRANCHES]
+        branches = Condition.cat(
+            [
+                Condition.unconditional(count),
+                Condition.of_findings(self.data.labels.findings[rows]),
+                *(
+                    Condition.of_attribute(branch, value.clamp_min(0))
+                    for branch, value in zip(SENSITIVE_BRANCHES, values, strict=True)
+                ),
+            ]
+        ).to(noisy.device)
+        copies = 2 + len(SENSITIVE_BRANCHES)
+        self.denoiser.activate_adapter(None)
+        predictions = self.denoiser(
+            noisy.repeat(copies, 1, 1, 1), timesteps.repeat(copies), branches, SASSettings()
+        )
+        self.denoiser.activate_adapter(config.adapter)
+        unconditional, diagnostic, *sensitive = predictions.chunk(copies)
+        target = unconditional + config.findings_weight * (diagnostic - unconditional)
+        for value, prediction in zip(values, sensitive, strict=True):
+            known = (value != UNLABELLED).to(noisy)[:, None, None, None]
+            target = target - config.attribute_weight * known * (prediction - unconditional)
+        return target  # type: ignore[no-any-return]

@@ -1,0 +1,127 @@
+"""The stages by name: their configuration and what they need of the bundle that is being built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from privdiff_infer.errors import BundleError, ConfigError
+from privdiff_infer.model.autoencoder import RadiographAutoencoder
+from privdiff_infer.model.critics import IdentityEmbedder, RadiographReader
+from privdiff_infer.model.denoiser import PrivDiffDenoiser
+from privdiff_infer.model.strict_model import StrictModel
+from privdiff_training.config import load_config
+from privdiff_training.loop import Stage
+from privdiff_training.stages.autoencoder import AutoencoderConfig, AutoencoderStage
+from privdiff_training.stages.diffusion import DiffusionConfig, DiffusionStage
+from privdiff_training.stages.distillation import DistillationConfig, DistillationStage
+from privdiff_training.stages.identity import IdentityConfig, IdentityStage
+from privdiff_training.stages.reader import ReaderConfig, ReaderStage
+from privdiff_training.stages.suppression import SuppressionConfig, SuppressionStage
+
+ModelT = TypeVar("ModelT", bound=StrictModel)
+
+
+class Sources:
+    """Components that earlier stages wrote, and those that a leg starts from.
+
+    Parameters
+    ----------
+    bundle
+        The bundle that is being built; components of earlier stages are read from it.
+    init_from
+        A bundle whose weights a stage starts from, and whose components fill the gaps of `bundle`.
+    """
+
+    def __init__(self, bundle: Path, init_from: Path | None) -> None:
+        self.bundle = bundle
+        self.init_from = init_from
+
+    def need(self, name: str, model: type[ModelT]) -> ModelT:
+        """Load a component of an earlier stage, in evaluation mode.
+
+        Raises
+        ------
+        BundleError
+            If neither bundle has it.
+        """
+        for folder in (self.bundle, self.init_from):
+            if folder is not None and (folder / name).is_dir():
+                return model.from_pretrained(folder / name).eval()
+        raise BundleError(
+            f"component {name} is missing in {self.bundle}",
+            f"train the stage that makes {name} first, or name a bundle with --init-from",
+        )
+
+    def start(self, name: str, model: type[ModelT]) -> ModelT | None:
+        """Load the weights that this leg starts from, or None to start afresh."""
+        if self.init_from is None or not (self.init_from / name).is_dir():
+            return None
+        return model.from_pretrained(self.init_from / name).train()
+
+
+def _autoencoder(path: Path, sources: Sources) -> Stage[Any]:
+    config = load_config(path, AutoencoderConfig)
+    return AutoencoderStage(config, sources.start("autoencoder", RadiographAutoencoder))
+
+
+def _identity(path: Path, sources: Sources) -> Stage[Any]:
+    config = load_config(path, IdentityConfig)
+    return IdentityStage(config, sources.start("identity", IdentityEmbedder))
+
+
+def _reader(path: Path, sources: Sources) -> Stage[Any]:
+    config = load_config(path, ReaderConfig)
+    return ReaderStage(config, sources.start("reader", RadiographReader))
+
+
+def _diffusion(path: Path, sources: Sources) -> Stage[Any]:
+    return DiffusionStage(
+        load_config(path, DiffusionConfig),
+        sources.need("autoencoder", RadiographAutoencoder),
+        sources.need("identity", IdentityEmbedder),
+        sources.start("denoiser", PrivDiffDenoiser),
+    )
+
+
+def _suppression(path: Path, sources: Sources) -> Stage[Any]:
+    return SuppressionStage(
+        load_config(path, SuppressionConfig),
+        sources.need("autoencoder", RadiographAutoencoder),
+        sources.need("identity", IdentityEmbedder),
+        sources.need("reader", RadiographReader),
+        sources.need("denoiser", PrivDiffDenoiser),
+    )
+
+
+def _distillation(path: Path, sources: Sources) -> Stage[Any]:
+    return DistillationStage(
+        load_config(path, DistillationConfig),
+        sources.need("autoencoder", RadiographAutoencoder),
+        sources.need("identity", IdentityEmbedder),
+        sources.need("denoiser", PrivDiffDenoiser),
+    )
+
+
+STAGES: dict[str, Callable[[Path, Sources], Stage[Any]]] = {
+    "autoencoder": _autoencoder,
+    "identity": _identity,
+    "reader": _reader,
+    "diffusion": _diffusion,
+    "suppression": _suppression,
+    "distillation": _distillation,
+}
+
+
+def build_stage(name: str, config: Path, bundle: Path, init_from: Path | None) -> Stage[Any]:
+    """Build a stage from its YAML file.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such stage or the configuration is wrong.
+    """
+    if name not in STAGES:
+        raise ConfigError(f"there is no stage {name!r}", f"choose one of {', '.join(STAGES)}")
+    return STAGES[name](config, Sources(bundle, init_from))
