@@ -12,6 +12,7 @@ import typer
 def register(app: typer.Typer) -> None:
     """Add the commands of this package to `privdiff`."""
     app.command("train")(train_stage)
+    app.command("assemble")(assemble)
 
 
 def train_stage(
@@ -37,3 +38,16 @@ def train_stage(
         run_dir or Path("runs") / config.parent.name / config.stem,
         bundle,
     )
+
+
+def assemble(
+    components: Annotated[Path, typer.Argument(help="Folder that the stages exported to.")],
+    config: Annotated[Path, typer.Option(help="bundle.yaml: name, licence, operating points.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the bundle.")],
+) -> None:
+    """Make a bundle of the components: float16 weights, hashes, model card."""
+    from privdiff_training.assemble import BundleConfig, assemble_bundle
+    from privdiff_training.config import load_config
+
+    metadata = assemble_bundle(components, load_config(config, BundleConfig), output)
+    typer.echo(f"{metadata.name} {metadata.version}: {len(metadata.files)} files in {output}")

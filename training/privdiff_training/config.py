@@ -81,7 +81,7 @@ class StageConfig(Strict):
 
 ADULT_YEARS = AGE_BIN_EDGES[0]
 
-ConfigT = TypeVar("ConfigT", bound=StageConfig)
+ConfigT = TypeVar("ConfigT", bound=Strict)
 
 
 def load_config(path: Path, config_class: type[ConfigT]) -> ConfigT:

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, Generic, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -25,7 +25,7 @@ from rich.progress import (
 )
 from torch import Tensor, nn
 
-from privdiff_training.config import ConfigT
+from privdiff_training.config import StageConfig
 from privdiff_training.sampling import Share, Step, batch_rows, generator_for
 
 logger = logging.getLogger(__name__)
@@ -41,14 +41,17 @@ class Player:
     first_step: int = 0
 
 
-class Stage(ABC, Generic[ConfigT]):
+StageConfigT = TypeVar("StageConfigT", bound=StageConfig)
+
+
+class Stage(ABC, Generic[StageConfigT]):
     """What one stage of training computes; the loop does the rest.
 
     `networks` are trained and checkpointed; frozen networks are plain attributes of the stage, which
     moves them to its device itself.
     """
 
-    config: ConfigT
+    config: StageConfigT
     networks: dict[str, nn.Module]
 
     @abstractmethod

@@ -61,17 +61,23 @@ class SASMixture(Strict):
     off: float = 0.2
 
 
-class DiffusionConfig(StageConfig):
-    """Keys of the diffusion stage."""
+class LatentStageConfig(StageConfig):
+    """Keys of every stage that trains on latents."""
 
-    stage: Literal["diffusion"] = "diffusion"
-    unet: dict[str, Any]
     schedule: ScheduleConfig = ScheduleConfig()
     branches: BranchConfig = BranchConfig()
     sas: SASMixture = SASMixture()
     finding_dropout: float = Field(0.15, ge=0, le=1, description="Findings made unknown.")
     snr_gamma: float = Field(5.0, gt=0, description="min-SNR loss weighting.")
     latent_versions: int = Field(4, ge=1, description="Augmented versions cached per image.")
+    latent_seed: int = Field(0, description="Seed of those versions; equal in all latent stages.")
+
+
+class DiffusionConfig(LatentStageConfig):
+    """Keys of the diffusion stage."""
+
+    stage: Literal["diffusion"] = "diffusion"
+    unet: dict[str, Any] = Field(description="Arguments of UNet2DConditionModel.")
 
 
 class DiffusionStage(Stage[DiffusionConfig]):
@@ -133,14 +139,14 @@ class LatentData:
     @classmethod
     def load(
         cls,
-        config: DiffusionConfig,
+        config: LatentStageConfig,
         autoencoder: RadiographAutoencoder,
         identity: IdentityEmbedder,
     ) -> LatentData:
         """Encode the cohort, or read it from the cache, and assign identity prototypes."""
         images = TrainingImages.load(config.data)
         latents = load_latents(
-            autoencoder, images, config.latent_versions, config.seed, config.data.cache_dir
+            autoencoder, images, config.latent_versions, config.latent_seed, config.data.cache_dir
         )
         with torch.no_grad():
             prototypes = torch.cat(
@@ -172,7 +178,7 @@ class LatentData:
 
 
 def draw_condition(
-    data: LatentData, rows: Tensor, step: Step, config: DiffusionConfig
+    data: LatentData, rows: Tensor, step: Step, config: LatentStageConfig
 ) -> Condition:
     """Draw the branch of every row; rows without the label of that branch train the diagnosis."""
     findings = data.labels.findings[rows]

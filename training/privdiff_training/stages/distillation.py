@@ -19,14 +19,14 @@ from privdiff_infer.model.sas import SASSettings
 from privdiff_infer.vocabulary import SENSITIVE_BRANCHES
 from privdiff_training.loop import Player, Stage
 from privdiff_training.sampling import Share, Step
-from privdiff_training.stages.diffusion import DiffusionConfig, LatentData
+from privdiff_training.stages.diffusion import LatentStageConfig, LatentData
 from privdiff_training.stages.reader import UNLABELLED
 
 
-class DistillationConfig(DiffusionConfig):
+class DistillationConfig(LatentStageConfig):
     """Keys of the distillation stage; the data keys must be those of the diffusion stage."""
 
-    stage: Literal["distillation"] = "distillation"  # type: ignore[assignment]
+    stage: Literal["distillation"] = "distillation"
     adapter: str = Field("fast", description="Name of the LoRA weights in the bundle.")
     rank: int = Field(16, ge=1)
     findings_weight: float = Field(1.25, ge=1, description="w_diag.")

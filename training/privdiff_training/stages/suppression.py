@@ -23,7 +23,7 @@ from privdiff_infer.vocabulary import Branch
 from privdiff_training.loop import Player, Stage
 from privdiff_training.sampling import Share, Step
 from privdiff_training.stages.diffusion import (
-    DiffusionConfig,
+    LatentStageConfig,
     LatentData,
     denoising_loss,
     draw_condition,
@@ -35,10 +35,10 @@ IDENTITY_MARGIN = -0.7
 """Cosine below which the identity loss asks for no more (GMIA, arXiv 2501.09114)."""
 
 
-class SuppressionConfig(DiffusionConfig):
+class SuppressionConfig(LatentStageConfig):
     """Keys of the suppression stage; the data keys must be those of the diffusion stage."""
 
-    stage: Literal["suppression"] = "suppression"  # type: ignore[assignment]
+    stage: Literal["suppression"] = "suppression"
     adapter: str = Field("standard", description="Name of the LoRA weights in the bundle.")
     rank: int = Field(16, ge=1)
     spg_mode: Literal["sg", "paper"] = Field(

@@ -1,0 +1,211 @@
+"""The way of one image: gates, model grid, pipeline, gates, and back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from privdiff_infer.device import pick_device
+from privdiff_infer.errors import OptionError
+from privdiff_infer.gates import check_frontal, check_patient, linkage_failure
+from privdiff_infer.model.bundle import BundleInfo, read_bundle
+from privdiff_infer.model_grid import OutputSize, to_model_grid
+from privdiff_infer.pipeline import PrivDiffPipeline
+from privdiff_infer.radiograph import Radiograph
+from privdiff_infer.vocabulary import FINDINGS, Profile
+
+MAX_ATTEMPTS = 3
+STRENGTH_STEP = 0.1
+"""A result that fails a gate is redrawn with fresh noise and this much more of it."""
+
+
+class Precision(str, Enum):
+    """Number format of the networks."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+@dataclass(frozen=True)
+class AnonymizerOptions:
+    """What a user chooses; None means the bundle's operating point."""
+
+    profile: Profile = Profile.STANDARD
+    strength: float | None = None
+    num_inference_steps: int | None = None
+    device: str = "auto"
+    precision: Precision = Precision.FLOAT32
+    output_size: OutputSize = OutputSize.MODEL
+
+
+@dataclass(frozen=True)
+class AnonymizedImage:
+    """One redrawn radiograph.
+
+    Attributes
+    ----------
+    pixels
+        Shape (rows, columns), float32 in [0, 1], 0 = black = air.
+    spacing_mm
+        (row, column) distance of pixel centres, or None if the source has none.
+    identity_similarity
+        Cosine of source and result under the bundle's identity network.
+    findings_before, findings_after
+        Probability of each finding on source and result, by the bundle's own reader.
+    strength
+        Of the attempt that was kept.
+    attempts
+        Number of attempts.
+    held_reason
+        Why the result did not pass the output gates, or None if it did.
+    """
+
+    pixels: np.ndarray
+    spacing_mm: tuple[float, float] | None
+    identity_similarity: float
+    findings_before: dict[str, float]
+    findings_after: dict[str, float]
+    strength: float
+    attempts: int
+    held_reason: str | None
+
+
+class Anonymizer:
+    """A loaded bundle with the options of one run.
+
+    Parameters
+    ----------
+    pipeline
+        Loaded, on its device.
+    bundle
+        Metadata of the bundle.
+    options
+        What the user chose.
+    """
+
+    def __init__(
+        self, pipeline: PrivDiffPipeline, bundle: BundleInfo, options: AnonymizerOptions
+    ) -> None:
+        self.pipeline = pipeline
+        self.bundle = bundle
+        self.options = options
+        point = bundle.metadata.operating_points.get(options.profile)
+        strength = options.strength if options.strength is not None else point and point.strength
+        if strength is None:
+            raise OptionError(
+                f"bundle {bundle.name} has no operating point for {options.profile.value}",
+                "name a strength",
+            )
+        if not 0 < strength <= 1:
+            raise OptionError(f"strength {strength} is outside (0, 1]", "choose a value up to 1")
+        self.strength = float(strength)
+
+    @classmethod
+    def from_bundle(cls, path: Path, options: AnonymizerOptions) -> Anonymizer:
+        """Load a bundle for anonymizing.
+
+        Raises
+        ------
+        BundleError
+            If the folder is no bundle, is damaged, or is only a base for training.
+        OptionError
+            If the device does not exist or an option is out of range.
+        """
+        bundle = read_bundle(path)
+        pipeline = PrivDiffPipeline.from_pretrained(path)
+        pipeline.to(pick_device(options.device), getattr(torch, options.precision.value))
+        return cls(pipeline, bundle, options)
+
+    def anonymize(
+        self,
+        radiograph: Radiograph,
+        image_seed: int,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> AnonymizedImage:
+        """Redraw one radiograph.
+
+        Parameters
+        ----------
+        radiograph
+            The source.
+        image_seed
+            Seed of all noise of this image.
+        progress
+            Called with (steps done, steps in all) of the attempt in work.
+
+        Returns
+        -------
+        AnonymizedImage
+            With `held_reason` set if no attempt passed the output gates.
+
+        Raises
+        ------
+        ImageHeld
+            If the image must not be redrawn: a child, or no upright frontal chest radiograph.
+        """
+        metadata = self.bundle.metadata
+        check_patient(radiograph.header, evaluated_under_18=metadata.evaluated_under_18)
+        grid, geometry = to_model_grid(
+            radiograph.pixels, radiograph.spacing_mm, metadata.image_size
+        )
+        source = torch.from_numpy(np.ascontiguousarray(grid))[None, None]
+        check_frontal(self._frontal(source), metadata.gates)
+        before = self._findings(source)
+
+        strength = self.strength
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            redrawn = self.pipeline(
+                source,
+                profile=self.options.profile,
+                strength=strength,
+                num_inference_steps=self.options.num_inference_steps,
+                generators=[_generator(image_seed, attempt)],
+                callback=progress,
+            ).images
+            similarity = self._similarity(source, redrawn)
+            failure = linkage_failure(similarity, metadata.gates)
+            if failure is None or attempt == MAX_ATTEMPTS:
+                break
+            strength = min(1.0, round(strength + STRENGTH_STEP, 6))
+
+        pixels, spacing_mm = geometry.restore(redrawn[0, 0].cpu().numpy(), self.options.output_size)
+        return AnonymizedImage(
+            pixels=pixels,
+            spacing_mm=spacing_mm,
+            identity_similarity=similarity,
+            findings_before=before,
+            findings_after=self._findings(redrawn),
+            strength=strength,
+            attempts=attempt,
+            held_reason=failure,
+        )
+
+    @torch.no_grad()
+    def _frontal(self, image: Tensor) -> float:
+        return float(self.pipeline.reader(self._placed(image)).frontal)
+
+    @torch.no_grad()
+    def _findings(self, image: Tensor) -> dict[str, float]:
+        probabilities = self.pipeline.reader(self._placed(image)).findings.sigmoid()[0].tolist()
+        return dict(zip(FINDINGS, probabilities[: len(FINDINGS)], strict=True))
+
+    @torch.no_grad()
+    def _similarity(self, source: Tensor, redrawn: Tensor) -> float:
+        first, second = self.pipeline.identity(self._placed(torch.cat((source, redrawn.cpu()))))
+        return float((first * second).sum())
+
+    def _placed(self, image: Tensor) -> Tensor:
+        return image.to(self.pipeline.device, self.pipeline.dtype)
+
+
+def _generator(image_seed: int, attempt: int) -> torch.Generator:
+    digest = hashlib.sha256(f"{image_seed}:{attempt}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

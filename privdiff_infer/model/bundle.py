@@ -1,0 +1,176 @@
+"""Model bundles: where they are, what their metadata says, whether their files are intact.
+
+This module does not import torch, so that bundles can be listed quickly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from privdiff_infer.errors import BundleError
+from privdiff_infer.vocabulary import Profile
+
+BUNDLES = Path(__file__).resolve().parent.parent / "bundles"
+DEFAULT_BUNDLE = "privdiff-cxr-256"
+METADATA = "metadata.json"
+MODEL_INDEX = "model_index.json"
+FORMAT_VERSION = 1
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OperatingPoint(_Record):
+    """How a profile is run unless the user says otherwise."""
+
+    strength: float = Field(gt=0, le=1)
+
+
+class Measured(_Record):
+    """Measured risk and utility of one profile at one strength."""
+
+    linkage_auc: float
+    interval: tuple[float, float]
+    findings_auc: float
+    n: int
+
+
+class GateThresholds(_Record):
+    """Thresholds of the per-image gates, on scales of this bundle's own networks."""
+
+    frontal_logit: float = Field(0.0, description="Below it an input is held.")
+    linkage_similarity: float = Field(
+        1.0, description="Above this cosine of source and result an attempt fails."
+    )
+
+
+class BundleMetadata(_Record):
+    """Content of ``metadata.json``."""
+
+    format_version: int = FORMAT_VERSION
+    name: str
+    version: str
+    licence: str
+    summary: str
+    training_data: str
+    intended_use: str
+    image_size: int
+    operating_points: dict[Profile, OperatingPoint]
+    gates: GateThresholds = GateThresholds()
+    evaluated_under_18: bool = Field(
+        False, description="Whether an evaluation on patients under 18 exists; else they are held."
+    )
+    measured: dict[Profile, dict[str, Measured]] = Field(default_factory=dict)
+    files: dict[str, str] = Field(description="SHA-256 of every other file, by relative path.")
+
+
+@dataclass(frozen=True)
+class BundleInfo:
+    """One bundle on disk; `sha256` is the hash of its metadata, which names all other hashes."""
+
+    name: str
+    version: str
+    path: Path
+    sha256: str
+    licence: str
+    size_bytes: int
+    metadata: BundleMetadata
+
+
+def find_bundle(name_or_dir: str) -> Path:
+    """Return the folder of an embedded bundle by name, or the folder itself.
+
+    Raises
+    ------
+    BundleError
+        If there is neither.
+    """
+    for folder in (BUNDLES / name_or_dir, Path(name_or_dir)):
+        if (folder / MODEL_INDEX).is_file():
+            return folder
+    known = ", ".join(sorted(path.name for path in BUNDLES.glob("*") if path.is_dir())) or "none"
+    raise BundleError(
+        f"there is no model bundle {name_or_dir!r}", f"name a bundle folder or one of: {known}"
+    )
+
+
+def read_bundle(path: Path) -> BundleInfo:
+    """Read the metadata of one bundle.
+
+    Raises
+    ------
+    BundleError
+        If ``metadata.json`` is missing or not understood. A Stable-Diffusion-shaped folder has none:
+        it is a base for training, without privacy tuning and without codebooks.
+    """
+    file = path / METADATA
+    if not file.is_file():
+        raise BundleError(
+            f"{path.name} has no {METADATA}: it is a base for training, without privacy tuning and "
+            "without codebooks, and cannot anonymize",
+            "train a bundle from it or name one of `privdiff models`",
+        )
+    content = file.read_bytes()
+    try:
+        metadata = BundleMetadata.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BundleError(
+            f"{METADATA} of {path.name} is not understood: {first['loc']}: {first['msg']}",
+            "install the bundle again",
+        ) from error
+    return BundleInfo(
+        name=metadata.name,
+        version=metadata.version,
+        path=path,
+        sha256=hashlib.sha256(content).hexdigest(),
+        licence=metadata.licence,
+        size_bytes=sum(file.stat().st_size for file in bundle_files(path).values()),
+        metadata=metadata,
+    )
+
+
+def list_bundles() -> list[BundleInfo]:
+    """Return the embedded bundles, sorted by name."""
+    return [read_bundle(index.parent) for index in sorted(BUNDLES.glob(f"*/{MODEL_INDEX}"))]
+
+
+def verify_bundle(path: Path) -> BundleInfo:
+    """Read a bundle and compare every file with its hash in the metadata.
+
+    Raises
+    ------
+    BundleError
+        If a file is missing, was added or was changed; the message names it.
+    """
+    info = read_bundle(path)
+    present = {
+        name: file_sha256(file) for name, file in bundle_files(path).items() if name != METADATA
+    }
+    for name in sorted(present.keys() | info.metadata.files.keys()):
+        if present.get(name) != info.metadata.files.get(name):
+            raise BundleError(
+                f"file {name} of bundle {info.name} does not match its hash",
+                "install the bundle again; do not use changed weights on patients' images",
+            )
+    return info
+
+
+def bundle_files(path: Path) -> dict[str, Path]:
+    """Return all files of a bundle by their relative name."""
+    return {
+        file.relative_to(path).as_posix(): file
+        for file in sorted(path.rglob("*"))
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,140 @@
+"""The pipeline as a whole, on dummy components."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from privdiff_infer.errors import BundleError, OptionError
+from privdiff_infer.pipeline import PrivDiffPipeline
+from privdiff_infer.vocabulary import FindingState, Profile
+from tests.unit.tiny import generators, images, tiny_pipeline
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> PrivDiffPipeline:
+    return tiny_pipeline()
+
+
+RUNNABLE = [Profile.STANDARD, Profile.FAST, Profile.VANILLA, Profile.PAPER]
+
+
+@pytest.mark.parametrize("profile", RUNNABLE)
+def test_every_profile_is_deterministic_with_a_seed(
+    pipeline: PrivDiffPipeline, profile: Profile
+) -> None:
+    first = pipeline(images(2), profile=profile, generators=generators(2)).images
+    second = pipeline(images(2), profile=profile, generators=generators(2)).images
+    other = pipeline(images(2), profile=profile, generators=generators(2, first=9)).images
+
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("profile", RUNNABLE)
+def test_output_has_the_shape_and_range_of_the_input(
+    pipeline: PrivDiffPipeline, profile: Profile
+) -> None:
+    output = pipeline(images(2), profile=profile, generators=generators(2)).images
+
+    assert output.shape == images(2).shape
+    assert output.dtype == torch.float32
+    assert 0 <= output.min() and output.max() <= 1
+    assert output.isfinite().all()
+
+
+def test_an_image_does_not_depend_on_its_batch_or_position(pipeline: PrivDiffPipeline) -> None:
+    batch = images(3)
+    seeds = generators(3)
+    together = pipeline(batch, generators=seeds).images
+    order = [2, 0, 1]
+
+    shuffled = pipeline(batch[order], generators=[generators(3)[i] for i in order]).images
+    alone = pipeline(batch[1:2], generators=[generators(3)[1]]).images
+
+    torch.testing.assert_close(shuffled, together[order], atol=1e-5, rtol=0)
+    torch.testing.assert_close(alone, together[1:2], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("profile", RUNNABLE)
+def test_saving_and_loading_changes_no_bit(
+    pipeline: PrivDiffPipeline, profile: Profile, tmp_path: Path
+) -> None:
+    pipeline.save_pretrained(tmp_path)
+
+    loaded = PrivDiffPipeline.from_pretrained(tmp_path)
+
+    expected = pipeline(images(1), profile=profile, generators=generators(1)).images
+    assert torch.equal(loaded(images(1), profile=profile, generators=generators(1)).images, expected)
+
+
+def test_without_generators_two_calls_differ(pipeline: PrivDiffPipeline) -> None:
+    assert not torch.equal(pipeline(images(1)).images, pipeline(images(1)).images)
+
+
+def test_at_strength_1_nothing_of_the_latent_start_is_left(pipeline: PrivDiffPipeline) -> None:
+    findings = torch.full((1, 15), FindingState.UNKNOWN.value)
+    attributes = {"age": torch.tensor([2]), "sex": torch.tensor([1])}
+    source = images(1)
+
+    def redraw(image: torch.Tensor) -> torch.Tensor:
+        return pipeline(
+            image,
+            profile=Profile.FAST,
+            strength=1.0,
+            findings=findings,
+            generators=generators(1),
+            **attributes,
+        ).images
+
+    torch.testing.assert_close(redraw(source), redraw(1 - source), atol=0.05, rtol=0)
+
+
+def test_findings_that_are_given_are_used_and_others_are_read(pipeline: PrivDiffPipeline) -> None:
+    given = torch.full((1, 15), FindingState.PRESENT.value)
+
+    output = pipeline(images(1), findings=given, generators=generators(1))
+    read = pipeline(images(1), generators=generators(1))
+
+    assert torch.equal(output.findings, given)
+    assert torch.equal(read.findings, pipeline.read_findings(images(1)))
+
+
+def test_progress_is_reported_for_every_step(pipeline: PrivDiffPipeline) -> None:
+    seen: list[tuple[int, int]] = []
+
+    pipeline(
+        images(1),
+        strength=0.5,
+        num_inference_steps=10,
+        generators=generators(1),
+        callback=lambda done, total: seen.append((done, total)),
+    )
+
+    assert seen == [(done, 5) for done in range(1, 6)]
+
+
+@pytest.mark.parametrize("strength", [0.001, 0.05, 0.5, 1.0])
+def test_extreme_strengths_give_finite_images(pipeline: PrivDiffPipeline, strength: float) -> None:
+    for profile in RUNNABLE:
+        output = pipeline(images(1), profile=profile, strength=strength, generators=generators(1))
+
+        assert output.images.isfinite().all()
+
+
+@pytest.mark.parametrize("strength", [0.0, -0.1, 1.01])
+def test_a_strength_outside_0_to_1_is_refused(pipeline: PrivDiffPipeline, strength: float) -> None:
+    with pytest.raises(OptionError, match="strength"):
+        pipeline(images(1), strength=strength)
+
+
+def test_too_few_generators_are_refused(pipeline: PrivDiffPipeline) -> None:
+    with pytest.raises(OptionError, match="1 generators for 2 images"):
+        pipeline(images(2), generators=generators(1))
+
+
+def test_a_folder_without_a_model_index_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"no model_index\.json"):
+        PrivDiffPipeline.from_pretrained(tmp_path)

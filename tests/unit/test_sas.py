@@ -1,0 +1,181 @@
+"""Selective Attribute Suppression against its explicit N x N projector."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from privdiff_infer.errors import OptionError
+from privdiff_infer.model.sas import SASMode, SASSettings, suppress
+
+CLASSES = (8, 5, 2)
+
+
+def softmax_maps(locations: int, seed: int, scale: float = 1.0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    maps = [
+        (scale * torch.randn(2, 3, locations, count, generator=generator)).softmax(-1)
+        for count in CLASSES
+    ]
+    return torch.cat(maps, dim=-1)
+
+
+def attention_output(locations: int, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed + 1)
+    return torch.randn(2, 3, locations, 7, generator=generator)
+
+
+def explicit_projector(maps: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
+    maps, eps = maps.double(), eps.double()
+    classes, locations = maps.shape[-1], maps.shape[-2]
+    damped = maps.mT @ maps + eps[..., None, None] * torch.eye(classes, dtype=torch.double)
+    return torch.eye(locations, dtype=torch.double) - maps @ torch.linalg.inv(damped) @ maps.mT
+
+
+def centered(maps: torch.Tensor) -> torch.Tensor:
+    return maps - maps.mean(dim=-2, keepdim=True)
+
+
+def relative_eps(maps: torch.Tensor, eps_rel: float) -> torch.Tensor:
+    return eps_rel * maps.double().square().sum((-2, -1)) / maps.shape[-1]
+
+
+@given(seed=st.integers(0, 1000), locations=st.sampled_from([64, 100, 256]))
+@settings(max_examples=15, deadline=None)
+def test_cheap_centered_form_equals_the_explicit_projector(seed: int, locations: int) -> None:
+    maps, output = softmax_maps(locations, seed), attention_output(locations, seed)
+    projector = explicit_projector(centered(maps), relative_eps(centered(maps), 1e-3))
+    expected = projector @ output.double()
+    expected *= output.double().square().mean((-2, -1), keepdim=True).sqrt() / (
+        expected.square().mean((-2, -1), keepdim=True).sqrt() + 1e-6
+    )
+
+    actual = suppress(output, maps, len(CLASSES), SASSettings())
+
+    torch.testing.assert_close(actual.double(), expected, atol=2e-4, rtol=1e-3)
+
+
+@given(seed=st.integers(0, 1000))
+@settings(max_examples=10, deadline=None)
+def test_cheap_paper_form_equals_the_explicit_projector(seed: int) -> None:
+    maps, output = softmax_maps(64, seed), attention_output(64, seed)
+    projector = explicit_projector(maps, torch.tensor(1e-3).expand(2, 3))
+    expected = projector @ output.double()
+    expected = torch.nn.functional.layer_norm(expected, expected.shape[-1:])
+
+    actual = suppress(output, maps, len(CLASSES), SASSettings(mode=SASMode.PAPER))
+
+    torch.testing.assert_close(actual.double(), expected, atol=2e-3, rtol=1e-2)
+
+
+def test_projector_is_symmetric_with_eigenvalues_between_0_and_1() -> None:
+    maps = centered(softmax_maps(64, seed=3))
+
+    projector = explicit_projector(maps, relative_eps(maps, 1e-3))
+    eigenvalues = torch.linalg.eigvalsh(projector)
+
+    torch.testing.assert_close(projector, projector.mT)
+    assert eigenvalues.min() >= -1e-9
+    assert eigenvalues.max() <= 1 + 1e-9
+
+
+def test_the_sensitive_maps_themselves_are_removed() -> None:
+    maps = softmax_maps(256, seed=4)
+    pattern = centered(maps)
+    unscaled = SASSettings(eps_rel=1e-3)
+
+    # A large constant offset is kept by the projection and so fixes the rescaling.
+    offset = 100.0
+    kept = suppress(pattern + offset, maps, len(CLASSES), unscaled)
+    remaining = centered(kept).norm() / pattern.norm()
+
+    assert remaining < 1e-2
+
+
+def test_centered_mode_keeps_the_spatial_mean_and_row_sums() -> None:
+    maps = softmax_maps(64, seed=5)
+    diagnostic = torch.randn(2, 3, 64, 15).softmax(-1)
+    projector = explicit_projector(centered(maps), relative_eps(centered(maps), 1e-3))
+
+    projected = projector @ diagnostic.double()
+
+    ones = torch.ones(2, 3, 64, dtype=torch.double)
+    torch.testing.assert_close(projected.sum(-1), ones, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        projected.mean(-2), diagnostic.double().mean(-2), atol=1e-5, rtol=0
+    )
+
+
+def test_paper_mode_deletes_the_spatial_mean_as_the_literal_equation_does() -> None:
+    maps = softmax_maps(256, seed=6)
+    diagnostic = torch.randn(2, 3, 256, 15).softmax(-1).double()
+
+    projected = explicit_projector(maps, torch.tensor(1e-6).expand(2, 3)) @ diagnostic
+
+    assert projected.sum(-1).abs().max() < 1e-3
+
+
+def test_rank_cap_removes_only_the_strongest_directions() -> None:
+    locations, cap = 64, 5
+    maps, output = softmax_maps(locations, seed=7), attention_output(locations, seed=7)
+    settings_capped = SASSettings(rank_cap=cap / locations)
+    left, values, _ = torch.linalg.svd(centered(maps).double(), full_matrices=False)
+    eps = relative_eps(centered(maps), 1e-3)[..., None]
+    strongest = left[..., :cap]
+    weight = values[..., :cap] ** 2 / (values[..., :cap] ** 2 + eps)
+    expected = output.double() - strongest @ (weight[..., None] * (strongest.mT @ output.double()))
+    expected *= output.double().norm(dim=(-2, -1), keepdim=True) / expected.norm(
+        dim=(-2, -1), keepdim=True
+    )
+
+    actual = suppress(output, maps, len(CLASSES), settings_capped)
+
+    torch.testing.assert_close(actual.double(), expected, atol=2e-4, rtol=1e-3)
+
+
+def test_strength_zero_returns_the_very_same_tensor() -> None:
+    output = attention_output(64, seed=8)
+
+    assert suppress(output, softmax_maps(64, 8), 3, SASSettings(strength=0.0)) is output
+
+
+def test_output_keeps_its_energy_per_head() -> None:
+    maps, output = softmax_maps(64, seed=9), attention_output(64, seed=9)
+
+    kept = suppress(output, maps, len(CLASSES), SASSettings())
+
+    torch.testing.assert_close(
+        kept.square().mean((-2, -1)), output.square().mean((-2, -1)), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_uniform_maps_remove_nothing_and_do_not_fail() -> None:
+    maps = torch.full((2, 3, 64, 15), 1 / 15)
+    output = attention_output(64, seed=10)
+
+    torch.testing.assert_close(suppress(output, maps, 3, SASSettings()), output)
+
+
+def test_paper_mode_refuses_as_many_classes_as_locations() -> None:
+    maps, output = softmax_maps(15, seed=11), attention_output(15, seed=11)
+
+    with pytest.raises(OptionError, match="15 classes at 15 locations"):
+        suppress(output, maps, len(CLASSES), SASSettings(mode=SASMode.PAPER))
+
+
+def test_strength_outside_0_to_1_is_an_error() -> None:
+    with pytest.raises(OptionError, match=r"1\.5 is outside"):
+        SASSettings(strength=1.5)
+
+
+def test_gradients_are_finite_through_both_forms() -> None:
+    for cap in (0.25, 0.05):
+        maps = softmax_maps(64, seed=12).requires_grad_()
+        output = attention_output(64, seed=12).requires_grad_()
+
+        suppress(output, maps, 3, SASSettings(rank_cap=cap)).square().sum().backward()
+
+        assert maps.grad is not None and maps.grad.isfinite().all()
+        assert output.grad is not None and output.grad.isfinite().all()

@@ -1,0 +1,113 @@
+"""From the components that the stages wrote to a bundle that can be shipped."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler
+from pydantic import Field
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from privdiff_infer.errors import BundleError
+from privdiff_infer.model.autoencoder import RadiographAutoencoder
+from privdiff_infer.model.bundle import (
+    METADATA,
+    BundleMetadata,
+    GateThresholds,
+    OperatingPoint,
+    bundle_files,
+    file_sha256,
+)
+from privdiff_infer.model.critics import IdentityEmbedder, RadiographReader
+from privdiff_infer.model.denoiser import ADAPTER_WEIGHTS, PrivDiffDenoiser
+from privdiff_infer.pipeline import ADAPTERS, PrivDiffPipeline
+from privdiff_infer.vocabulary import Profile
+from privdiff_training.config import Strict
+
+
+class BundleConfig(Strict):
+    """What the weights do not say of themselves; the keys of ``bundle.yaml``."""
+
+    name: str
+    version: str
+    licence: str
+    summary: str
+    training_data: str
+    intended_use: str
+    image_size: int = 256
+    model_card: Path = Field(description="Markdown file that becomes README.md of the bundle.")
+    operating_points: dict[Profile, OperatingPoint]
+    gates: GateThresholds = GateThresholds()
+    evaluated_under_18: bool = False
+
+
+def assemble_bundle(components: Path, config: BundleConfig, output: Path) -> BundleMetadata:
+    """Write a bundle with float16 weights, hashes and a model card.
+
+    Parameters
+    ----------
+    components
+        Folder that the stages exported to.
+    config
+        Name, licence, operating points and thresholds.
+    output
+        Folder of the bundle; an existing one is replaced as a whole.
+
+    Raises
+    ------
+    BundleError
+        If a component is missing or its weights do not fit.
+    """
+    partial = output.with_name(f".{output.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    _pipeline(components).to(torch.float16).save_pretrained(partial)
+    for adapter in sorted((components / ADAPTERS).glob("*")):
+        _halve_adapter(adapter, partial / ADAPTERS / adapter.name)
+    shutil.copy(config.model_card, partial / "README.md")
+    metadata = write_metadata(partial, config.model_dump(exclude={"model_card"}))
+    if output.exists():
+        shutil.rmtree(output)
+    os.replace(partial, output)
+    return metadata
+
+
+def write_metadata(bundle: Path, fields: dict[str, Any]) -> BundleMetadata:
+    """Write ``metadata.json`` with the hashes of all other files of the bundle."""
+    files = {
+        name: file_sha256(path) for name, path in bundle_files(bundle).items() if name != METADATA
+    }
+    metadata = BundleMetadata.model_validate({**fields, "files": files})
+    partial = bundle / f".{METADATA}.partial"
+    text = json.dumps(metadata.model_dump(mode="json"), indent=2, sort_keys=True)
+    partial.write_text(text + "\n", encoding="utf-8")
+    os.replace(partial, bundle / METADATA)
+    return metadata
+
+
+def _pipeline(components: Path) -> PrivDiffPipeline:
+    for name in ("autoencoder", "denoiser", "scheduler", "identity", "reader"):
+        if not (components / name).is_dir():
+            raise BundleError(
+                f"component {name} is missing in {components}", "train its stage first"
+            )
+    return PrivDiffPipeline(
+        autoencoder=RadiographAutoencoder.from_pretrained(components / "autoencoder"),
+        denoiser=PrivDiffDenoiser.from_pretrained(components / "denoiser"),
+        scheduler=DDPMScheduler.from_pretrained(components / "scheduler", local_files_only=True),
+        identity=IdentityEmbedder.from_pretrained(components / "identity"),
+        reader=RadiographReader.from_pretrained(components / "reader"),
+    )
+
+
+def _halve_adapter(source: Path, target: Path) -> None:
+    with safe_open(source / ADAPTER_WEIGHTS, framework="pt") as file:
+        weights = {name: file.get_tensor(name).half() for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    target.mkdir(parents=True)
+    save_file(weights, target / ADAPTER_WEIGHTS, metadata=metadata)
