@@ -17,7 +17,7 @@ from privdiff_infer.errors import OptionError
 from privdiff_infer.gates import check_frontal, check_patient, linkage_failure
 from privdiff_infer.model.bundle import BundleInfo, read_bundle
 from privdiff_infer.model_grid import OutputSize, to_model_grid
-from privdiff_infer.pipeline import PrivDiffPipeline
+from privdiff_infer.pipeline import PrivDiffPipeline, check_strength
 from privdiff_infer.radiograph import Radiograph
 from privdiff_infer.vocabulary import FINDINGS, Profile
 
@@ -97,16 +97,7 @@ class Anonymizer:
         self.pipeline = pipeline
         self.bundle = bundle
         self.options = options
-        point = bundle.metadata.operating_points.get(options.profile)
-        strength = options.strength if options.strength is not None else point and point.strength
-        if strength is None:
-            raise OptionError(
-                f"bundle {bundle.name} has no operating point for {options.profile.value}",
-                "name a strength",
-            )
-        if not 0 < strength <= 1:
-            raise OptionError(f"strength {strength} is outside (0, 1]", "choose a value up to 1")
-        self.strength = float(strength)
+        self.strength = _strength(bundle, options)
 
     @classmethod
     def from_bundle(cls, path: Path, options: AnonymizerOptions) -> Anonymizer:
@@ -204,6 +195,19 @@ class Anonymizer:
 
     def _placed(self, image: Tensor) -> Tensor:
         return image.to(self.pipeline.device, self.pipeline.dtype)
+
+
+def _strength(bundle: BundleInfo, options: AnonymizerOptions) -> float:
+    """Return the strength that the user or else the bundle's operating point gives."""
+    if options.strength is not None:
+        return check_strength(options.strength)
+    point = bundle.metadata.operating_points.get(options.profile)
+    if point is None:
+        raise OptionError(
+            f"bundle {bundle.name} has no operating point for {options.profile.value}",
+            "name a strength",
+        )
+    return point.strength
 
 
 def _generator(image_seed: int, attempt: int) -> torch.Generator:

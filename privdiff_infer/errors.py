@@ -58,4 +58,4 @@ class ConfigError(PrivDiffError):
 
 
 class CohortError(PrivDiffError):
-    """A cohort cannot be used as it is (missing files, patients across splits, unknown findings)."""
+    """A cohort cannot be used as it is (patients across splits, unknown findings)."""

@@ -44,8 +44,8 @@ def check_frontal(frontal_logit: float, thresholds: GateThresholds) -> None:
 def linkage_failure(similarity: float, thresholds: GateThresholds) -> str | None:
     """Return why a result is too close to its source, or None if it is not.
 
-    `similarity` is the cosine of both embeddings under the bundle's own identity network: a fast check
-    of one image, not a measurement of risk.
+    `similarity` is the cosine of both embeddings under the bundle's own identity network: a fast
+    check of one image, not a measurement of risk.
     """
     if similarity <= thresholds.linkage_similarity:
         return None

@@ -33,7 +33,7 @@ BASE_ONLY = "it is a base for training, without privacy tuning and without codeb
 
 
 @dataclass
-class PrivDiffOutput(BaseOutput):  # type: ignore[misc]
+class PrivDiffOutput(BaseOutput):
     """Result of one call.
 
     Attributes
@@ -98,8 +98,8 @@ class PrivDiffPipeline(DiffusionPipeline):
     def from_pretrained(cls, folder: str | Path) -> Self:
         """Load a bundle, or a Stable-Diffusion-shaped folder as a base for training.
 
-        Components are loaded by their own classes, which install the SAS processors first and refuse
-        missing or unexpected weights; the generic loading of diffusers does neither.
+        Components are loaded by their own classes, which install the SAS processors first and
+        refuse missing or unexpected weights; the generic loading of diffusers does neither.
 
         Raises
         ------
@@ -127,7 +127,7 @@ class PrivDiffPipeline(DiffusionPipeline):
 
     @property
     def is_base(self) -> bool:
-        """Whether this is only a base for training (no critics, no codebooks, no privacy tuning)."""
+        """Whether this is only a base for training: no critics, no privacy tuning."""
         return self.identity is None or self.reader is None
 
     @torch.no_grad()
@@ -153,8 +153,8 @@ class PrivDiffPipeline(DiffusionPipeline):
         profile
             Named way of sampling.
         strength
-            Fraction of the noise schedule applied before denoising, 0 < strength <= 1. At 1 the start
-            is noise alone, and the image depends on the source through its conditions only.
+            Fraction of the noise schedule applied before denoising, 0 < strength <= 1. At 1 the
+            start is noise alone, and the image depends on the source through its conditions only.
         num_inference_steps
             Steps over the whole schedule; the profile's own number if None.
         generators
@@ -270,7 +270,7 @@ class PrivDiffPipeline(DiffusionPipeline):
         """Return the (guided) prediction; all branches share one call of the denoiser."""
         guidance, total = settings.guidance, self.scheduler.config.num_train_timesteps
         if guidance is None or not guidance.covers(int(timestep), total):
-            return self.denoiser(latents, timestep, conditions.findings, settings.sas)  # type: ignore[no-any-return]
+            return self.denoiser(latents, timestep, conditions.findings, settings.sas)
         branches = Condition.cat(
             [
                 conditions.unconditional,
@@ -296,8 +296,7 @@ class PrivDiffPipeline(DiffusionPipeline):
         count: int,
         generators: Sequence[torch.Generator] | None,
     ) -> None:
-        if not 0 < strength <= 1:
-            raise OptionError(f"strength {strength} is outside (0, 1]", "choose a value up to 1")
+        check_strength(strength)
         limit = self.scheduler.config.num_train_timesteps
         if not 1 <= steps <= limit:
             raise OptionError(
@@ -307,6 +306,13 @@ class PrivDiffPipeline(DiffusionPipeline):
             raise OptionError(
                 f"{len(generators)} generators for {count} images", "give one generator per image"
             )
+
+
+def check_strength(strength: float) -> float:
+    """Return the strength, or raise `OptionError` if it is outside (0, 1]."""
+    if not 0 < strength <= 1:
+        raise OptionError(f"strength {strength} is outside (0, 1]", "choose a value up to 1")
+    return strength
 
 
 def _randn_like(latents: Tensor, generators: Sequence[torch.Generator]) -> Tensor:

@@ -29,9 +29,9 @@ class RadiographAutoencoder(StrictModel, ConfigMixin):
     Notes
     -----
     A linear transform of patches (`analysis`, `synthesis`) carries the coarse image, as a lapped
-    transform would; the convolutional networks start at zero and add what a linear code cannot. With
-    the principal components of patches as its start (`start_from_components`), training begins where
-    the best linear code of that size ends.
+    transform would; the convolutional networks start at zero and add what a linear code cannot.
+    With the principal components of patches as its start (`start_from_components`), training
+    begins where the best linear code of that size ends.
 
     Latents leave `encode` with one global mean and standard deviation removed (buffers
     ``latent_mean`` and ``latent_std``, set by training), so that the diffusion model sees unit
@@ -116,18 +116,18 @@ class RadiographAutoencoder(StrictModel, ConfigMixin):
         scale = (singular[:channels] / len(patches) ** 0.5).sqrt()
         basis = components[:channels]  # (channels, side * side)
         self.analysis.weight.copy_((basis / scale[:, None]).view_as(self.analysis.weight))
-        self.analysis.bias.copy_(-(basis @ mean) / scale)
+        self.analysis.bias = nn.Parameter(-(basis @ mean) / scale)
         self.synthesis.weight.copy_((basis * scale[:, None]).view_as(self.synthesis.weight))
         # One bias for all pixels of a patch; the components carry the rest of the mean patch.
-        self.synthesis.bias.fill_(float(mean.mean()))
+        self.synthesis.bias = nn.Parameter(mean.mean()[None])
 
     def _raw_latents(self, images: Tensor) -> Tensor:
         scaled = images * 2 - 1
-        return self.analysis(scaled) + self.encoder(scaled)  # type: ignore[no-any-return]
+        return self.analysis(scaled) + self.encoder(scaled)
 
     def _images(self, raw_latents: Tensor) -> Tensor:
         scaled = self.synthesis(raw_latents) + self.decoder(raw_latents)
-        return (scaled + 1) / 2  # type: ignore[no-any-return]
+        return (scaled + 1) / 2
 
 
 class _ResidualBlock(nn.Module):
@@ -143,7 +143,7 @@ class _ResidualBlock(nn.Module):
         )
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return hidden + self.body(hidden)  # type: ignore[no-any-return]
+        return hidden + self.body(hidden)
 
 
 def _encoder(latent_channels: int, widths: Sequence[int], layers: int) -> nn.Sequential:

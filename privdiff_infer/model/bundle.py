@@ -105,8 +105,8 @@ def read_bundle(path: Path) -> BundleInfo:
     Raises
     ------
     BundleError
-        If ``metadata.json`` is missing or not understood. A Stable-Diffusion-shaped folder has none:
-        it is a base for training, without privacy tuning and without codebooks.
+        If ``metadata.json`` is missing or not understood. A Stable-Diffusion-shaped folder has
+        none: it is a base for training, without privacy tuning and without codebooks.
     """
     file = path / METADATA
     if not file.is_file():
@@ -172,5 +172,4 @@ def bundle_files(path: Path) -> dict[str, Path]:
 
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -108,7 +108,7 @@ class CategoryEmbeddings(nn.Module):
         return {Branch.IDENTITY: self.identity, Branch.AGE: self.age, Branch.SEX: self.sex}[branch]
 
     def attribute_tokens(self, branch: Branch, value: Tensor) -> Tensor:
-        """Return the tokens (n, 2, dim) of a sensitive branch: the drawn value and the null token."""
+        """Return the tokens (n, 2, dim) of a sensitive branch: drawn value and null token."""
         drawn = self.codebook(branch)[value]
         null = self.null[SENSITIVE_BRANCHES.index(branch)].expand_as(drawn)
         return torch.stack((drawn, null), dim=1)

@@ -122,7 +122,7 @@ class _TransformersBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         output = self.encoder(pixel_values=images.expand(-1, 3, -1, -1))
-        return output.last_hidden_state[:, 0]  # type: ignore[no-any-return]  # class token
+        return output.last_hidden_state[:, 0]  # class token
 
 
 def _backbone(settings: Mapping[str, Any]) -> tuple[nn.Module, int]:

@@ -103,7 +103,7 @@ class PrivDiffDenoiser(StrictModel, ConfigMixin):
         return output[0]
 
     def add_adapter(self, name: str, rank: int) -> None:
-        """Put fresh LoRA weights into attentions and residual blocks; the base weights are frozen."""
+        """Put fresh LoRA weights into attentions and residual blocks; freeze the base."""
         self.unet.add_adapter(
             LoraConfig(r=rank, lora_alpha=rank, target_modules=list(ADAPTED_LAYERS)), name
         )

@@ -4,8 +4,8 @@ Source: Akhter, Dosi, Vatsa, Singh, PMLR 317:27-36, 2026, section on SPG:
 
     eps_p = eps(phi) + w_diag [eps(diag) - eps(phi)] - |w_s| [eps(s) - eps(phi)].
 
-The weights sum to one, so the same combination holds for v-predictions: v is an affine function of eps
-with coefficients that depend on z_t and t alone.
+The weights sum to one, so the same combination holds for v-predictions: v is an affine function of
+eps with coefficients that depend on z_t and t alone.
 """
 
 from __future__ import annotations

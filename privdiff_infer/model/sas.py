@@ -6,10 +6,10 @@ the sensitive categories F = [A_id, A_age, A_sex] (N x L_s) the paper projects t
     P = I - F (F^T F + eps I)^-1 F^T,      O = P A_diag V_diag.
 
 P acts from the left, so O = O_0 - F (F^T F + eps I)^-1 (F^T O_0) with the ordinary attention output
-O_0 is the same and needs no N x N matrix. The mode `paper` is this form. The mode `centered` repairs
-its two defects: softmax rows sum to one, so the constant map lies in span(F) and P would always delete
-the spatial mean of the diagnosis (here F is centred over the locations), and span(F) may fill the whole
-space (here its rank is capped).
+O_0 is the same and needs no N x N matrix. The mode `paper` is this form. The mode `centered`
+repairs its two defects: softmax rows sum to one, so the constant map lies in span(F) and P would
+always delete the spatial mean of the diagnosis (here F is centred over the locations), and span(F)
+may fill the whole space (here its rank is capped).
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class SASContext:
 
 
 class SelfAttentionProcessor(AttnProcessor2_0):
-    """Plain self-attention; takes and ignores the context that diffusers hands to every attention."""
+    """Plain self-attention; ignores the context that diffusers hands to every attention."""
 
     def __call__(
         self,
@@ -178,8 +178,8 @@ class SASProcessor(nn.Module):
     inner_dim
         heads * d_k of the attention that this processor serves.
     gate
-        Initial value of the residual gate: 0 when trained from scratch, so that training starts from
-        the unconditional model; 1 on top of cross-attention that is already trained.
+        Initial value of the residual gate: 0 when trained from scratch, so that training starts
+        from the unconditional model; 1 on top of cross-attention that is already trained.
     """
 
     def __init__(self, context_dim: int, inner_dim: int, gate: float = 0.0) -> None:

@@ -1,4 +1,4 @@
-"""Stable-Diffusion-shaped folders (AutoencoderKL and UNet2DConditionModel) as a base for training."""
+"""Stable-Diffusion-shaped folders (AutoencoderKL, UNet2DConditionModel) as a base."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class KLAutoencoder(nn.Module):
         """Return the mean latents (n, c, h / f, w / f) of images (n, 1, h, w) in [0, 1]."""
         rgb = images.repeat(1, self.vae.config.in_channels, 1, 1) * 2 - 1
         latents = self.vae.encode(rgb).latent_dist.mean
-        return latents * self.vae.config.scaling_factor  # type: ignore[no-any-return]
+        return latents * self.vae.config.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
         """Return images (n, 1, h, w) around [0, 1]: the mean of the decoded channels."""
         rgb = self.vae.decode(latents / self.vae.config.scaling_factor).sample
-        return (rgb.mean(dim=1, keepdim=True) + 1) / 2  # type: ignore[no-any-return]
+        return (rgb.mean(dim=1, keepdim=True) + 1) / 2
 
 
 def load_stable_diffusion(folder: Path) -> tuple[KLAutoencoder, PrivDiffDenoiser, DDPMScheduler]:

@@ -24,8 +24,8 @@ def refuse_incomplete(name: str, missing: list[str], unexpected: list[str]) -> N
 class StrictModel(ModelMixin):
     """A diffusers model that raises where diffusers only logs.
 
-    `ModelMixin.from_pretrained` initialises missing weights at random and drops unexpected ones, both
-    with a mere message: a suppression layer could vanish silently.
+    `ModelMixin.from_pretrained` initialises missing weights at random and drops unexpected ones,
+    both with a mere message: a suppression layer could vanish silently.
     """
 
     @classmethod

@@ -11,7 +11,9 @@ from PIL import Image
 COLUMNS = ("image", "dataset", "patient_id", "findings", "sex", "age", "view", "split")
 
 
-def write_cohort(folder: Path, patients: int = 6, images_per_patient: int = 2, size: int = 64) -> Path:
+def write_cohort(
+    folder: Path, patients: int = 6, images_per_patient: int = 2, size: int = 64
+) -> Path:
     """Write PNG files and their manifest; return the manifest's path.
 
     Every patient has a smooth pattern of its own, and images of one patient differ by noise.

@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from privdiff_training.cohort import CohortImage, is_select_patient, read_manifest
 
 from privdiff_infer.errors import CohortError
 from privdiff_infer.vocabulary import FINDING_TOKENS, FindingState, Sex
-from privdiff_training.cohort import CohortImage, is_select_patient, read_manifest
 
 UNKNOWN, ABSENT, PRESENT = FindingState.UNKNOWN, FindingState.ABSENT, FindingState.PRESENT
 
 
-def manifest(folder: Path, *rows: str, header: str = "image,dataset,patient_id,labels,sex,age,fold") -> Path:
+def manifest(
+    folder: Path, *rows: str, header: str = "image,dataset,patient_id,labels,sex,age,fold"
+) -> Path:
     path = folder / "manifest.csv"
     path.write_text("\n".join((header, *rows)) + "\n")
     return path

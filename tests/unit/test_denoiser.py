@@ -158,7 +158,9 @@ def stable_diffusion_folder(tmp_path: Path) -> Path:
         norm_num_groups=2,
     ).save_pretrained(tmp_path / "vae")
     DDPMScheduler().save_pretrained(tmp_path / "scheduler")
-    index = '{"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]}'
+    index = (
+        '{"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]}'
+    )
     (tmp_path / "model_index.json").write_text(index)
     return tmp_path
 

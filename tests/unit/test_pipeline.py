@@ -67,7 +67,9 @@ def test_saving_and_loading_changes_no_bit(
     loaded = PrivDiffPipeline.from_pretrained(tmp_path)
 
     expected = pipeline(images(1), profile=profile, generators=generators(1)).images
-    assert torch.equal(loaded(images(1), profile=profile, generators=generators(1)).images, expected)
+    assert torch.equal(
+        loaded(images(1), profile=profile, generators=generators(1)).images, expected
+    )
 
 
 def test_without_generators_two_calls_differ(pipeline: PrivDiffPipeline) -> None:

@@ -103,9 +103,7 @@ def test_centered_mode_keeps_the_spatial_mean_and_row_sums() -> None:
 
     ones = torch.ones(2, 3, 64, dtype=torch.double)
     torch.testing.assert_close(projected.sum(-1), ones, atol=1e-5, rtol=0)
-    torch.testing.assert_close(
-        projected.mean(-2), diagnostic.double().mean(-2), atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(projected.mean(-2), diagnostic.double().mean(-2), atol=1e-5, rtol=0)
 
 
 def test_paper_mode_deletes_the_spatial_mean_as_the_literal_equation_does() -> None:

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from privdiff_training.assemble import BundleConfig, assemble_bundle
+from privdiff_training.loop import Stage, train
+from privdiff_training.stages.registry import STAGES, build_stage
 from safetensors.torch import load_file
 
 from privdiff_infer.errors import BundleError, CohortError, ConfigError
 from privdiff_infer.pipeline import PrivDiffPipeline
 from privdiff_infer.vocabulary import Profile
-from privdiff_training.assemble import BundleConfig, assemble_bundle
-from privdiff_training.loop import Stage, train
-from privdiff_training.stages.registry import STAGES, build_stage
 from tests.unit.cohort_factory import write_cohort
 from tests.unit.tiny import SIZE, TINY_RESNET, TINY_UNET, generators, images
 
@@ -196,8 +196,9 @@ def test_a_stage_without_its_predecessor_says_which_component_is_missing(tmp_pat
 
 def test_a_cohort_whose_patients_cross_splits_is_refused(tmp_path: Path) -> None:
     workshop = Workshop(tmp_path)
-    text = workshop.manifest.read_text().replace("p0_1.png,cohort,p0,No Finding,F,20,PA,0",
-                                                 "p0_1.png,cohort,p0,No Finding,F,20,PA,1")
+    text = workshop.manifest.read_text().replace(
+        "p0_1.png,cohort,p0,No Finding,F,20,PA,0", "p0_1.png,cohort,p0,No Finding,F,20,PA,1"
+    )
     workshop.manifest.write_text(text)
 
     with pytest.raises(CohortError, match=r"1 patient\(s\) have images in more than one split"):

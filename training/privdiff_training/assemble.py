@@ -107,7 +107,7 @@ def _pipeline(components: Path) -> PrivDiffPipeline:
 
 def _halve_adapter(source: Path, target: Path) -> None:
     with safe_open(source / ADAPTER_WEIGHTS, framework="pt") as file:
-        weights = {name: file.get_tensor(name).half() for name in file.keys()}  # noqa: SIM118
+        weights = {name: file.get_tensor(name).half() for name in file.keys()}
         metadata = file.metadata()
     target.mkdir(parents=True)
     save_file(weights, target / ADAPTER_WEIGHTS, metadata=metadata)

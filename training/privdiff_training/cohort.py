@@ -30,8 +30,8 @@ _PARTIAL_LABELS = frozenset({"bacteria", "virus", "COVID-19"})
 class CohortImage:
     """One row of a cohort.
 
-    `findings` holds one state per entry of ``FINDING_TOKENS``; `patient_id` is None where the source
-    gives none, and `unit` is then the image's own strict unit (see `strict_unit`).
+    `findings` holds one state per entry of ``FINDING_TOKENS``; `patient_id` is None where the
+    source gives none, and `unit` is then the image's own strict unit (see `strict_unit`).
     """
 
     image: Path

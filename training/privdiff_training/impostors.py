@@ -1,7 +1,8 @@
 """Images that are no upright frontal chest radiograph, made from ones that are and from noise.
 
-The public sets hold frontal radiographs only. What the input gate should hold is therefore made here:
-turned, upside-down, inverted, cut-out and squashed radiographs, and textures and shapes of no body.
+The public sets hold frontal radiographs only. What the input gate should hold is therefore made
+here: turned, upside-down, inverted, cut-out and squashed radiographs, and textures and shapes of
+no body.
 """
 
 from __future__ import annotations

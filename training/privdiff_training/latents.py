@@ -56,9 +56,9 @@ def _encode(
         f"Encoding version {version}",
         total=-(-len(images.pixels) // 32),
     )
-    for number, batch in batches:
-        if version:
-            batch = augmentation(batch, generator_for(seed, "latents", version, number))
+    for number, plain in batches:
+        generator = generator_for(seed, "latents", version, number)
+        batch = augmentation(plain, generator) if version else plain
         encoded.append(autoencoder.encode(batch).half())
     return torch.cat(encoded)
 

@@ -47,8 +47,8 @@ StageConfigT = TypeVar("StageConfigT", bound=StageConfig)
 class Stage(ABC, Generic[StageConfigT]):
     """What one stage of training computes; the loop does the rest.
 
-    `networks` are trained and checkpointed; frozen networks are plain attributes of the stage, which
-    moves them to its device itself.
+    `networks` are trained and checkpointed; frozen networks are plain attributes of the stage,
+    which moves them to its device itself.
     """
 
     config: StageConfigT
@@ -93,8 +93,8 @@ class _Position:
 def train(stage: Stage[Any], run_dir: Path, export_to: Path) -> None:
     """Train a stage to its last step and export its weights.
 
-    The run continues from the last complete checkpoint in `run_dir`, with the same result as if it had
-    not been interrupted.
+    The run continues from the last complete checkpoint in `run_dir`, with the same result as if it
+    had not been interrupted.
     """
     _Run(stage, run_dir).train(export_to)
 
@@ -210,7 +210,7 @@ class _Run:
             logger.info("%s step %d: %s", self.config.stage, self.position.step, dict(figures))
 
     def _save_checkpoint(self) -> None:
-        """Write a new checkpoint folder, then point LATEST at it: a kill leaves the old one whole."""
+        """Write a new folder, then point LATEST at it: a kill leaves the old one whole."""
         name = f"checkpoint-{self.position.step}"
         self.accelerator.save_state(str(self.run_dir / name))
         if not self.accelerator.is_main_process:

@@ -21,8 +21,8 @@ def generator_for(seed: int, *labels: int | str) -> torch.Generator:
 class Step:
     """One step of training as a stage sees it.
 
-    Everything random is drawn for the *global* batch from `generator` and then cut to this process by
-    `local`: the number of processes does not change the loss curve.
+    Everything random is drawn for the *global* batch from `generator` and then cut to this process
+    by `local`: the number of processes does not change the loss curve.
     """
 
     index: int
@@ -40,7 +40,7 @@ class Step:
         return self.local(torch.randn(shape, generator=self.generator))
 
     def rand(self, *shape: int) -> Tensor:
-        """Draw uniform numbers in [0, 1) of `shape` (global batch first); returns the local part."""
+        """Draw uniform numbers in [0, 1) of `shape`; like `randn`."""
         return self.local(torch.rand(shape, generator=self.generator))
 
 
@@ -55,8 +55,8 @@ class Share:
 def batch_rows(shares: Sequence[Share], batch_size: int, seed: int, step: int) -> Tensor:
     """Return the row indices of one global batch.
 
-    Every group is walked through in a new random order per epoch, so that each of its images is seen
-    equally often.
+    Every group is walked through in a new random order per epoch, so that each of its images is
+    seen equally often.
 
     Returns
     -------

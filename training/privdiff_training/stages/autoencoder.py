@@ -47,7 +47,8 @@ class AutoencoderStage(Stage[AutoencoderConfig]):
         self.config = config
         self.images = TrainingImages.load(config.data)
         torch.manual_seed(config.seed)
-        self.networks = {"autoencoder": initial or self._new_autoencoder()}
+        self.autoencoder = initial or self._new_autoencoder()
+        self.networks = {"autoencoder": self.autoencoder}
         if config.adversarial_weight:
             self.networks["discriminator"] = PatchDiscriminator(
                 spatial_dims=2, channels=32, in_channels=1, num_layers_d=3, norm="INSTANCE"
@@ -79,8 +80,7 @@ class AutoencoderStage(Stage[AutoencoderConfig]):
         return self._generator_loss(crops, noise.to(crops.device), step.index)
 
     def export(self, folder: Path) -> None:
-        autoencoder = self.networks["autoencoder"]
-        assert isinstance(autoencoder, RadiographAutoencoder)
+        autoencoder = self.autoencoder
         latents = torch.cat([autoencoder.encode(batch) for batch in self.images.batches(limit=512)])
         # `encode` already removed the statistics of an earlier leg.
         mean = autoencoder.latent_mean + latents.mean() * autoencoder.latent_std

@@ -39,4 +39,4 @@ class BackboneConfig(Strict):
 def load_pretrained(critic: IdentityEmbedder | RadiographReader, folder: Path) -> None:
     """Copy the weights of a transformers folder into the backbone of a critic."""
     encoder = AutoModel.from_pretrained(folder, local_files_only=True)
-    critic.encoder.encoder.load_state_dict(encoder.state_dict())
+    critic.encoder.get_submodule("encoder").load_state_dict(encoder.state_dict())

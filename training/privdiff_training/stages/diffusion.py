@@ -95,9 +95,8 @@ class DiffusionStage(Stage[DiffusionConfig]):
         self.data = LatentData.load(config, autoencoder, identity)
         torch.manual_seed(config.seed)
         prototypes = len(identity.prototypes)
-        self.networks = {
-            "denoiser": initial or PrivDiffDenoiser(config.unet, identity_prototypes=prototypes)
-        }
+        self.denoiser = initial or PrivDiffDenoiser(config.unet, identity_prototypes=prototypes)
+        self.networks = {"denoiser": self.denoiser}
 
     def players(self) -> tuple[Player, ...]:
         return (Player("denoiser", ("denoiser",), self.config.learning_rate),)
@@ -123,7 +122,7 @@ class DiffusionStage(Stage[DiffusionConfig]):
         return loss, {"denoising": loss.item()}
 
     def export(self, folder: Path) -> None:
-        self.networks["denoiser"].save_pretrained(folder / "denoiser")  # type: ignore[operator]
+        self.denoiser.save_pretrained(folder / "denoiser")
         self.scheduler.save_pretrained(folder / "scheduler")
 
 

@@ -16,10 +16,11 @@ from privdiff_infer.model.conditioning import Condition
 from privdiff_infer.model.critics import IdentityEmbedder
 from privdiff_infer.model.denoiser import PrivDiffDenoiser
 from privdiff_infer.model.sas import SASSettings
+from privdiff_infer.pipeline import ADAPTERS
 from privdiff_infer.vocabulary import SENSITIVE_BRANCHES
 from privdiff_training.loop import Player, Stage
 from privdiff_training.sampling import Share, Step
-from privdiff_training.stages.diffusion import LatentStageConfig, LatentData
+from privdiff_training.stages.diffusion import LatentData, LatentStageConfig
 from privdiff_training.stages.reader import UNLABELLED
 
 
@@ -79,7 +80,7 @@ class DistillationStage(Stage[DistillationConfig]):
 
     def export(self, folder: Path) -> None:
         name = self.config.adapter
-        self.denoiser.save_adapter(name, folder / "adapters" / name)
+        self.denoiser.save_adapter(name, folder / ADAPTERS / name)
 
     @torch.no_grad()
     def _target(self, noisy: Tensor, timesteps: Tensor, rows: Tensor) -> Tensor:
@@ -107,4 +108,4 @@ class DistillationStage(Stage[DistillationConfig]):
         for value, prediction in zip(values, sensitive, strict=True):
             known = (value != UNLABELLED).to(noisy)[:, None, None, None]
             target = target - config.attribute_weight * known * (prediction - unconditional)
-        return target  # type: ignore[no-any-return]
+        return target

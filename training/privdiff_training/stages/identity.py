@@ -46,21 +46,21 @@ class IdentityStage(Stage[IdentityConfig]):
         self.augmentation = Augmentation(strong=True)
         self.siblings = _siblings(self.images)
         torch.manual_seed(config.seed)
-        embedder = initial or IdentityEmbedder(
+        self.embedder = initial or IdentityEmbedder(
             backbone=config.backbone.model_dump(exclude={"pretrained"}, exclude_none=True),
             image_size=config.critic_image_size,
             embedding_dim=config.embedding_dim,
             num_prototypes=config.prototypes,
         )
         if initial is None and config.backbone.pretrained:
-            load_pretrained(embedder, config.backbone.pretrained)
-        self.networks = {"identity": embedder}
+            load_pretrained(self.embedder, config.backbone.pretrained)
+        self.networks = {"identity": self.embedder}
 
     def players(self) -> tuple[Player, ...]:
         return (Player("identity", ("identity",), self.config.learning_rate),)
 
     def shares(self) -> list[Share]:
-        """Give patients with several images more weight than their number: only they show change."""
+        """Give patients with several images more weight: only they show what changes."""
         shares = []
         for share in self.images.shares:
             several = torch.tensor([len(self.siblings[row]) > 1 for row in share.rows.tolist()])
@@ -87,8 +87,7 @@ class IdentityStage(Stage[IdentityConfig]):
         return loss, {"contrastive": loss.item()}
 
     def export(self, folder: Path) -> None:
-        embedder = self.networks["identity"]
-        assert isinstance(embedder, IdentityEmbedder)
+        embedder = self.embedder
         embeddings = torch.cat([embedder(batch) for batch in self.images.batches()])
         centres = KMeans(self.config.prototypes, n_init=4, random_state=self.config.seed).fit(
             embeddings.cpu().numpy()

@@ -46,13 +46,13 @@ class ReaderStage(Stage[ReaderConfig]):
         self.augmentation = Augmentation(strong=True)
         self.labels = Labels.of(self.images)
         torch.manual_seed(config.seed)
-        reader = initial or RadiographReader(
+        self.reader = initial or RadiographReader(
             backbone=config.backbone.model_dump(exclude={"pretrained"}, exclude_none=True),
             image_size=config.critic_image_size,
         )
         if initial is None and config.backbone.pretrained:
-            load_pretrained(reader, config.backbone.pretrained)
-        self.networks = {"reader": reader}
+            load_pretrained(self.reader, config.backbone.pretrained)
+        self.networks = {"reader": self.reader}
 
     def players(self) -> tuple[Player, ...]:
         return (Player("reader", ("reader",), self.config.learning_rate),)
@@ -72,7 +72,7 @@ class ReaderStage(Stage[ReaderConfig]):
         return self._loss(reading, rows)
 
     def export(self, folder: Path) -> None:
-        self.networks["reader"].save_pretrained(folder / "reader")  # type: ignore[operator]
+        self.reader.save_pretrained(folder / "reader")
 
     def _loss(self, reading: Reading, rows: Tensor) -> tuple[Tensor, Mapping[str, float]]:
         count, labels = len(rows), self.labels

@@ -1,4 +1,4 @@
-"""Stage `suppression`: privacy tuning by SPG, adversaries and findings consistency, as LoRA weights."""
+"""Stage `suppression`: privacy tuning by SPG, adversaries and findings consistency."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from privdiff_infer.model.critics import IdentityEmbedder, RadiographReader
 from privdiff_infer.model.denoiser import PrivDiffDenoiser
 from privdiff_infer.model.guidance import guided_prediction, sensitive_branch
 from privdiff_infer.model.sas import SASMode, SASSettings
+from privdiff_infer.pipeline import ADAPTERS
 from privdiff_infer.vocabulary import Branch
 from privdiff_training.loop import Player, Stage
 from privdiff_training.sampling import Share, Step
 from privdiff_training.stages.diffusion import (
-    LatentStageConfig,
     LatentData,
+    LatentStageConfig,
     denoising_loss,
     draw_condition,
     draw_settings,
@@ -79,6 +80,7 @@ class SuppressionStage(Stage[SuppressionConfig]):
         denoiser.add_adapter(config.adapter, config.rank)
         denoiser.requires_grad_(False)
         denoiser.activate_adapter(config.adapter)
+        self.denoiser = denoiser
         self.networks = {"denoiser": denoiser}
         if config.spg_mode == "sg":
             self.networks["identity_adversary"] = copy.deepcopy(identity).train()
@@ -115,7 +117,7 @@ class SuppressionStage(Stage[SuppressionConfig]):
 
     def export(self, folder: Path) -> None:
         name = self.config.adapter
-        self.networks["denoiser"].save_adapter(name, folder / "adapters" / name)  # type: ignore[operator]
+        self.denoiser.save_adapter(name, folder / ADAPTERS / name)
 
     def _denoising_loss(self, step: Step) -> Tensor:
         rows = step.local(step.rows)
@@ -134,8 +136,8 @@ class SuppressionStage(Stage[SuppressionConfig]):
     def _spg_loss(self, step: Step, settings: SASSettings) -> Tensor:
         """Return L_SPG; in the mode `sg` only the diagnostic branch receives gradients.
 
-        Minimised literally, the combination is best when it contains the attribute, and the sensitive
-        branch merely learns its sign flipped.
+        Minimised literally, the combination is best when it contains the attribute, and the
+        sensitive branch merely learns its sign flipped.
         """
         rows = step.local(step.rows)
         latents, noise, timesteps = self._noised(step)
@@ -172,7 +174,7 @@ class SuppressionStage(Stage[SuppressionConfig]):
 
     def _privacy_loss(self, step: Step) -> tuple[Tensor, dict[str, float]]:
         config = self.config
-        originals, redrawn, rows = self._redraw(step)
+        originals, redrawn, _ = self._redraw(step)
         identity = self.networks["identity_adversary"]
         attributes = self.networks["attribute_adversary"]
         similarity = (identity(redrawn) * identity(originals).detach()).sum(dim=-1)
@@ -198,7 +200,7 @@ class SuppressionStage(Stage[SuppressionConfig]):
         }
 
     def _adversary_loss(self, step: Step) -> tuple[Tensor, Mapping[str, float]]:
-        """Teach the adversaries to link a fresh redrawing to its source and to read its attributes."""
+        """Teach the adversaries to link fresh redrawings and to read their attributes."""
         with torch.no_grad():
             originals, redrawn, rows = self._redraw(step)
         identity = self.networks["identity_adversary"]
