@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,12 @@ from privdiff_infer.model.conditioning import Condition
 from privdiff_infer.model.critics import IdentityEmbedder, RadiographReader
 from privdiff_infer.model.denoiser import PrivDiffDenoiser
 from privdiff_infer.model.guidance import guided_prediction, rescaled, sensitive_branch
-from privdiff_infer.model.stable_diffusion import KLAutoencoder, load_stable_diffusion
+from privdiff_infer.model.stable_diffusion import (
+    KLAutoencoder,
+    is_stable_diffusion,
+    load_autoencoder,
+    load_stable_diffusion,
+)
 from privdiff_infer.profiles import PROFILES, ProfileSettings, Solver
 from privdiff_infer.vocabulary import Branch, FindingState, Profile
 
@@ -107,11 +111,11 @@ class PrivDiffPipeline(DiffusionPipeline):
             If the folder is no bundle, or a weight is missing or unexpected.
         """
         folder = Path(folder)
-        components = _read_model_index(folder)
-        if "unet" in components:
+        _require_model_index(folder)
+        if is_stable_diffusion(folder):
             return cls(*load_stable_diffusion(folder))
         loaded: dict[str, Any] = {
-            "autoencoder": RadiographAutoencoder.from_pretrained(folder / "autoencoder"),
+            "autoencoder": load_autoencoder(folder / "autoencoder"),
             "denoiser": PrivDiffDenoiser.from_pretrained(folder / "denoiser"),
             "scheduler": DDPMScheduler.from_pretrained(folder / "scheduler", local_files_only=True),
         }
@@ -327,12 +331,9 @@ def _fresh_generator() -> torch.Generator:
     return generator
 
 
-def _read_model_index(folder: Path) -> dict[str, Any]:
-    path = folder / "model_index.json"
-    if not path.is_file():
+def _require_model_index(folder: Path) -> None:
+    if not (folder / "model_index.json").is_file():
         raise BundleError(
             f"{folder.name} is no model bundle: it has no model_index.json",
             "name a bundle of `privdiff models` or a bundle's folder",
         )
-    components: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return components

@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-from torch import Tensor, nn
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from torch import Tensor
 
+from privdiff_infer.model.autoencoder import RadiographAutoencoder
 from privdiff_infer.model.denoiser import PrivDiffDenoiser
-from privdiff_infer.model.strict_model import refuse_incomplete
+from privdiff_infer.model.strict_model import StrictModel, refuse_incomplete
 
 
-class KLAutoencoder(nn.Module):
+class KLAutoencoder(StrictModel, ConfigMixin):
     """An AutoencoderKL with the interface of `RadiographAutoencoder`: grey images in [0, 1].
 
     Parameters
     ----------
-    vae
-        Autoencoder over RGB in [-1, 1].
+    vae_config
+        Arguments of `AutoencoderKL`, which works on RGB in [-1, 1].
     """
 
-    def __init__(self, vae: AutoencoderKL) -> None:
+    @register_to_config
+    def __init__(self, vae_config: Mapping[str, Any]) -> None:
         super().__init__()
-        self.vae = vae
+        self.vae = AutoencoderKL(**vae_config)
+
+    @classmethod
+    def from_vae(cls, vae: AutoencoderKL) -> KLAutoencoder:
+        """Wrap a trained AutoencoderKL."""
+        arguments = {key: value for key, value in vae.config.items() if not key.startswith("_")}
+        wrapped = cls(arguments)
+        wrapped.vae.load_state_dict(vae.state_dict())
+        return wrapped
 
     @property
     def downsampling(self) -> int:
@@ -59,4 +73,17 @@ def load_stable_diffusion(folder: Path) -> tuple[KLAutoencoder, PrivDiffDenoiser
     )
     refuse_incomplete("UNet2DConditionModel", info["missing_keys"], info["unexpected_keys"])
     scheduler = DDPMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
-    return KLAutoencoder(vae), PrivDiffDenoiser.from_unet(unet), scheduler
+    return KLAutoencoder.from_vae(vae), PrivDiffDenoiser.from_unet(unet), scheduler
+
+
+def load_autoencoder(folder: Path) -> RadiographAutoencoder | KLAutoencoder:
+    """Load the autoencoder of a bundle, of whichever of the two kinds it is."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if config["_class_name"] == KLAutoencoder.__name__:
+        return KLAutoencoder.from_pretrained(folder)
+    return RadiographAutoencoder.from_pretrained(folder)
+
+
+def is_stable_diffusion(folder: Path) -> bool:
+    """Tell whether a folder is laid out as Stable Diffusion is."""
+    return (folder / "unet").is_dir() and (folder / "vae").is_dir()

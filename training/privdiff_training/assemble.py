@@ -15,7 +15,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from privdiff_infer.errors import BundleError
-from privdiff_infer.model.autoencoder import RadiographAutoencoder
 from privdiff_infer.model.bundle import (
     METADATA,
     BundleMetadata,
@@ -26,6 +25,7 @@ from privdiff_infer.model.bundle import (
 )
 from privdiff_infer.model.critics import IdentityEmbedder, RadiographReader
 from privdiff_infer.model.denoiser import ADAPTER_WEIGHTS, PrivDiffDenoiser
+from privdiff_infer.model.stable_diffusion import load_autoencoder
 from privdiff_infer.pipeline import ADAPTERS, PrivDiffPipeline
 from privdiff_infer.vocabulary import Profile
 from privdiff_training.config import Strict
@@ -97,7 +97,7 @@ def _pipeline(components: Path) -> PrivDiffPipeline:
                 f"component {name} is missing in {components}", "train its stage first"
             )
     return PrivDiffPipeline(
-        autoencoder=RadiographAutoencoder.from_pretrained(components / "autoencoder"),
+        autoencoder=load_autoencoder(components / "autoencoder"),
         denoiser=PrivDiffDenoiser.from_pretrained(components / "denoiser"),
         scheduler=DDPMScheduler.from_pretrained(components / "scheduler", local_files_only=True),
         identity=IdentityEmbedder.from_pretrained(components / "identity"),

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from privdiff_infer.model.autoencoder import RadiographAutoencoder
+from privdiff_infer.model.stable_diffusion import KLAutoencoder
 from privdiff_training.augmentation import Augmentation
 from privdiff_training.sampling import generator_for
 from privdiff_training.stages.data import TrainingImages
@@ -19,7 +20,7 @@ from privdiff_training.stages.data import TrainingImages
 
 @torch.no_grad()
 def load_latents(
-    autoencoder: RadiographAutoencoder,
+    autoencoder: RadiographAutoencoder | KLAutoencoder,
     images: TrainingImages,
     versions: int,
     seed: int,
@@ -47,7 +48,10 @@ def load_latents(
 
 
 def _encode(
-    autoencoder: RadiographAutoencoder, images: TrainingImages, version: int, seed: int
+    autoencoder: RadiographAutoencoder | KLAutoencoder,
+    images: TrainingImages,
+    version: int,
+    seed: int,
 ) -> Tensor:
     augmentation = Augmentation(strong=False)
     encoded = []
@@ -64,11 +68,14 @@ def _encode(
 
 
 def _key(
-    autoencoder: RadiographAutoencoder, images: TrainingImages, versions: int, seed: int
+    autoencoder: RadiographAutoencoder | KLAutoencoder,
+    images: TrainingImages,
+    versions: int,
+    seed: int,
 ) -> str:
     digest = hashlib.sha256(f"latents-v1:{versions}:{seed}".encode())
     for name, weight in sorted(autoencoder.state_dict().items()):
-        if not name.startswith("decoder."):  # a sharper decoder leaves the latents as they are
+        if not name.startswith(("decoder.", "synthesis.")):  # a sharper decoder leaves the latents as they are
             digest.update(weight.cpu().numpy().tobytes())
     for row in images.cohort:
         digest.update(str(row.image).encode())

@@ -17,6 +17,7 @@ from privdiff_infer.model.conditioning import Condition
 from privdiff_infer.model.critics import IdentityEmbedder
 from privdiff_infer.model.denoiser import PrivDiffDenoiser
 from privdiff_infer.model.sas import SASMode, SASSettings
+from privdiff_infer.model.stable_diffusion import KLAutoencoder
 from privdiff_infer.vocabulary import Branch, FindingState
 from privdiff_training.config import StageConfig, Strict
 from privdiff_training.latents import load_latents
@@ -86,7 +87,7 @@ class DiffusionStage(Stage[DiffusionConfig]):
     def __init__(
         self,
         config: DiffusionConfig,
-        autoencoder: RadiographAutoencoder,
+        autoencoder: RadiographAutoencoder | KLAutoencoder,
         identity: IdentityEmbedder,
         initial: PrivDiffDenoiser | None,
     ) -> None:
@@ -139,7 +140,7 @@ class LatentData:
     def load(
         cls,
         config: LatentStageConfig,
-        autoencoder: RadiographAutoencoder,
+        autoencoder: RadiographAutoencoder | KLAutoencoder,
         identity: IdentityEmbedder,
     ) -> LatentData:
         """Encode the cohort, or read it from the cache, and assign identity prototypes."""

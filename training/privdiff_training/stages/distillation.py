@@ -16,6 +16,7 @@ from privdiff_infer.model.conditioning import Condition
 from privdiff_infer.model.critics import IdentityEmbedder
 from privdiff_infer.model.denoiser import PrivDiffDenoiser
 from privdiff_infer.model.sas import SASSettings
+from privdiff_infer.model.stable_diffusion import KLAutoencoder
 from privdiff_infer.pipeline import ADAPTERS
 from privdiff_infer.vocabulary import SENSITIVE_BRANCHES
 from privdiff_training.loop import Player, Stage
@@ -46,7 +47,7 @@ class DistillationStage(Stage[DistillationConfig]):
     def __init__(
         self,
         config: DistillationConfig,
-        autoencoder: RadiographAutoencoder,
+        autoencoder: RadiographAutoencoder | KLAutoencoder,
         identity: IdentityEmbedder,
         denoiser: PrivDiffDenoiser,
     ) -> None:

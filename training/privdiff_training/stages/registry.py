@@ -10,6 +10,12 @@ from privdiff_infer.errors import BundleError, ConfigError
 from privdiff_infer.model.autoencoder import RadiographAutoencoder
 from privdiff_infer.model.critics import IdentityEmbedder, RadiographReader
 from privdiff_infer.model.denoiser import PrivDiffDenoiser
+from privdiff_infer.model.stable_diffusion import (
+    KLAutoencoder,
+    is_stable_diffusion,
+    load_autoencoder,
+    load_stable_diffusion,
+)
 from privdiff_infer.model.strict_model import StrictModel
 from privdiff_training.config import load_config
 from privdiff_training.loop import Stage
@@ -54,6 +60,23 @@ class Sources:
             f"train the stage that makes {name} first, or name a bundle with --init-from",
         )
 
+    def autoencoder(self) -> RadiographAutoencoder | KLAutoencoder:
+        """Load the autoencoder, which may be that of a Stable-Diffusion-shaped base."""
+        for folder in (self.bundle, self.init_from):
+            if folder is not None and (folder / "autoencoder").is_dir():
+                return load_autoencoder(folder / "autoencoder").eval()
+        if self.init_from is not None and is_stable_diffusion(self.init_from):
+            autoencoder, _, _ = load_stable_diffusion(self.init_from)
+            autoencoder.save_pretrained(self.bundle / "autoencoder")
+            return autoencoder.eval()
+        return self.need("autoencoder", RadiographAutoencoder)
+
+    def first_denoiser(self) -> PrivDiffDenoiser | None:
+        """Load the denoiser that the diffusion stage starts from, or None to start afresh."""
+        if self.init_from is not None and is_stable_diffusion(self.init_from):
+            return load_stable_diffusion(self.init_from)[1].train()
+        return self.start("denoiser", PrivDiffDenoiser)
+
     def start(self, name: str, model: type[ModelT]) -> ModelT | None:
         """Load the weights that this leg starts from, or None to start afresh."""
         if self.init_from is None or not (self.init_from / name).is_dir():
@@ -79,16 +102,16 @@ def _reader(path: Path, sources: Sources) -> Stage[Any]:
 def _diffusion(path: Path, sources: Sources) -> Stage[Any]:
     return DiffusionStage(
         load_config(path, DiffusionConfig),
-        sources.need("autoencoder", RadiographAutoencoder),
+        sources.autoencoder(),
         sources.need("identity", IdentityEmbedder),
-        sources.start("denoiser", PrivDiffDenoiser),
+        sources.first_denoiser(),
     )
 
 
 def _suppression(path: Path, sources: Sources) -> Stage[Any]:
     return SuppressionStage(
         load_config(path, SuppressionConfig),
-        sources.need("autoencoder", RadiographAutoencoder),
+        sources.autoencoder(),
         sources.need("identity", IdentityEmbedder),
         sources.need("reader", RadiographReader),
         sources.need("denoiser", PrivDiffDenoiser),
@@ -98,7 +121,7 @@ def _suppression(path: Path, sources: Sources) -> Stage[Any]:
 def _distillation(path: Path, sources: Sources) -> Stage[Any]:
     return DistillationStage(
         load_config(path, DistillationConfig),
-        sources.need("autoencoder", RadiographAutoencoder),
+        sources.autoencoder(),
         sources.need("identity", IdentityEmbedder),
         sources.need("denoiser", PrivDiffDenoiser),
     )

@@ -19,6 +19,7 @@ from privdiff_infer.model.critics import IdentityEmbedder, RadiographReader
 from privdiff_infer.model.denoiser import PrivDiffDenoiser
 from privdiff_infer.model.guidance import guided_prediction, sensitive_branch
 from privdiff_infer.model.sas import SASMode, SASSettings
+from privdiff_infer.model.stable_diffusion import KLAutoencoder
 from privdiff_infer.pipeline import ADAPTERS
 from privdiff_infer.vocabulary import Branch
 from privdiff_training.loop import Player, Stage
@@ -66,7 +67,7 @@ class SuppressionStage(Stage[SuppressionConfig]):
     def __init__(
         self,
         config: SuppressionConfig,
-        autoencoder: RadiographAutoencoder,
+        autoencoder: RadiographAutoencoder | KLAutoencoder,
         identity: IdentityEmbedder,
         reader: RadiographReader,
         denoiser: PrivDiffDenoiser,
