@@ -1,0 +1,181 @@
+"""One chest X-ray in memory, and how it is read.
+
+Intensity convention, the same everywhere in this project: float32 in [0, 1], 0 = black = air
+(MONOCHROME2 sense). For DICOM the range is that of the VOI transformation that the file asks for; a
+file without one, and every other format, is scaled from its smallest to its largest stored value,
+padding left out - except 8- and 16-bit raster images, whose whole range is the display range.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+import numpy as np
+
+from privdiff_infer.errors import ImageRejected
+from privdiff_infer.vocabulary import Sex
+
+MAX_FILE_BYTES = 512 * 2**20
+MAX_SIDE = 20_000
+MAX_PIXELS = 100_000_000
+MIN_SIDE = 64
+
+
+class SourceFormat(str, Enum):
+    """File family of a source."""
+
+    DICOM = "dicom"
+    PNG = "png"
+    JPEG = "jpeg"
+    NIFTI = "nifti"
+    NRRD = "nrrd"
+
+
+@dataclass(frozen=True)
+class HeaderFacts:
+    """What a header says of the image and the patient; None where it says nothing."""
+
+    modality: str | None = None
+    body_part: str | None = None
+    view_position: str | None = None
+    sex: Sex | None = None
+    age_years: float | None = None
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What a reader returns: pixels in the convention of this module, and facts."""
+
+    pixels: np.ndarray
+    spacing_mm: tuple[float, float] | None
+    source_format: SourceFormat
+    bits_stored: int
+    sop_instance_uid: str | None = None
+    header: HeaderFacts = HeaderFacts()
+
+
+@dataclass(frozen=True)
+class Radiograph:
+    """One chest X-ray.
+
+    Attributes
+    ----------
+    pixels
+        Shape (rows, columns), float32 in [0, 1], 0 = black = air (MONOCHROME2 sense).
+    spacing_mm
+        (row, column) distance of pixel centres in mm, or None where the file has none.
+    digest
+        SHA-256 of the file's bytes, hexadecimal.
+    source_format
+        File family.
+    bits_stored
+        Bits of a stored value.
+    sop_instance_uid
+        Of a DICOM source; private, for the crosswalk only.
+    header
+        Facts of the header.
+    """
+
+    pixels: np.ndarray
+    spacing_mm: tuple[float, float] | None
+    digest: str
+    source_format: SourceFormat
+    bits_stored: int
+    sop_instance_uid: str | None
+    header: HeaderFacts
+
+
+def read_radiograph(path: Path) -> Radiograph:
+    """Read one file; its format is told by its content, not by its name.
+
+    The file is read once, so that the digest and the pixels belong to the same bytes.
+
+    Raises
+    ------
+    ImageRejected
+        If the file cannot be read as one radiograph. The message does not name the file, whose name
+        can hold a patient's.
+    ImageHeld
+        If it can be read but is, by its header, no frontal chest radiograph.
+    """
+    content = _read_bytes(path)
+    decoded = _decode(content)
+    _check_pixels(decoded.pixels)
+    return Radiograph(
+        pixels=decoded.pixels,
+        spacing_mm=decoded.spacing_mm,
+        digest=hashlib.sha256(content).hexdigest(),
+        source_format=decoded.source_format,
+        bits_stored=decoded.bits_stored,
+        sop_instance_uid=decoded.sop_instance_uid,
+        header=decoded.header,
+    )
+
+
+def check_size(rows: int, columns: int) -> None:
+    """Refuse absurd dimensions; readers call this before they allocate pixels.
+
+    Raises
+    ------
+    ImageRejected
+        If a side is too short or too long, or there are too many pixels.
+    """
+    if rows < 1 or columns < 1:
+        raise ImageRejected(f"the image is {columns} x {rows} pixels", "export it again")
+    if min(rows, columns) < MIN_SIDE:
+        raise ImageRejected(
+            f"the image is {columns} x {rows} pixels, a radiograph needs at least {MIN_SIDE} a
+            side", "use the full-resolution image",
+        )
+    if max(rows, columns) > MAX_SIDE or rows * columns > MAX_PIXELS:
+        raise ImageRejected(
+            f"the image claims {columns} x {rows} pixels, more than {MAX_SIDE} a side or "
+            f"{MAX_PIXELS} in all",
+            "check the file or reduce it",
+        )
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        if path.is_dir():
+            raise ImageRejected("this is a folder, not an image", "name the files in it")
+        if size == 0:
+            raise ImageRejected("the file is empty (0 bytes)", "copy or export it again")
+        if size > MAX_FILE_BYTES:
+            raise ImageRejected(
+                f"the file has {size} bytes, more than {MAX_FILE_BYTES}",
+                "check that it is one image",
+            )
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ImageRejected("the file does not exist", "check the path") from error
+    except PermissionError as error:
+        raise ImageRejected("no permission to read the file", "give read permission") from error
+    except OSError as error:
+        raise ImageRejected(
+            f"the file cannot be read ({error.strerror})", "check the disk or the network share"
+        ) from error
+
+
+def _decode(content: bytes) -> Decoded:
+    # Imported on use: each reader loads libraries that the others do not need.
+    from privdiff_infer.readers import dicom, raster, volume
+
+    for reader in (dicom, raster, volume):
+        if reader.recognizes(content):
+            return reader.decode(content)
+    raise ImageRejected(
+        "this is not an image that can be read", "use DICOM, PNG, JPEG, NIfTI or NRRD"
+    )
+
+
+def _check_pixels(pixels: np.ndarray) -> None:
+    check_size(*pixels.shape)
+    if float(pixels.min()) == float(pixels.max()):
+        raise ImageRejected(
+            "the image is constant: every pixel has the same value", "export it again"
+        )
