@@ -127,8 +127,8 @@ def check_size(rows: int, columns: int) -> None:
         raise ImageRejected(f"the image is {columns} x {rows} pixels", "export it again")
     if min(rows, columns) < MIN_SIDE:
         raise ImageRejected(
-            f"the image is {columns} x {rows} pixels, a radiograph needs at least {MIN_SIDE} a
-            side", "use the full-resolution image",
+            f"the image is {columns} x {rows} pixels, fewer than {MIN_SIDE} a side",
+            "use the full-resolution image",
         )
     if max(rows, columns) > MAX_SIDE or rows * columns > MAX_PIXELS:
         raise ImageRejected(
@@ -148,7 +148,7 @@ def _read_bytes(path: Path) -> bytes:
         if size > MAX_FILE_BYTES:
             raise ImageRejected(
                 f"the file has {size} bytes, more than {MAX_FILE_BYTES}",
-                "check that it is one image",
+                "name single images",
             )
         return path.read_bytes()
     except FileNotFoundError as error:

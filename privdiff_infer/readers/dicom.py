@@ -1,4 +1,4 @@
-"""DICOM files, read by pydicom alone: ITK-based readers invert MONOCHROME1 and ignore PixelSpacing."""
+"""DICOM files, by pydicom alone: ITK readers invert MONOCHROME1 and ignore PixelSpacing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ META_GROUP_START = 128 + 4 + 12  # preamble, prefix, group length (PS3.10 7.1)
 
 
 def recognizes(content: bytes) -> bool:
-    """Tell whether a file is DICOM: by the prefix, or without preamble by a plausible first element."""
+    """Tell whether a file is DICOM, by the prefix or else by a plausible first element."""
     if content[128:132] == b"DICM":
         return True
     if len(content) < 16:
@@ -171,7 +171,7 @@ def _stored_values(dataset: Dataset) -> np.ndarray:
 
 
 def _display_values(dataset: Dataset, stored: np.ndarray) -> np.ndarray:
-    """Return pixels in [0, 1], 0 = black, after modality LUT, VOI and photometric interpretation."""
+    """Return pixels in [0, 1], 0 = black, after modality LUT, VOI and photometric sense."""
     padding = _padding_mask(dataset, stored)
     rescaled = np.asarray(apply_modality_lut(stored, dataset))
     if "VOILUTSequence" in dataset or "WindowCenter" in dataset:
