@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
 import numpy as np
@@ -19,19 +18,11 @@ from privdiff_infer.model.bundle import BundleInfo, read_bundle
 from privdiff_infer.model_grid import OutputSize, to_model_grid
 from privdiff_infer.pipeline import PrivDiffPipeline, check_strength
 from privdiff_infer.radiograph import Radiograph
-from privdiff_infer.vocabulary import FINDINGS, Profile
+from privdiff_infer.vocabulary import FINDINGS, Precision, Profile
 
 MAX_ATTEMPTS = 3
 STRENGTH_STEP = 0.1
 """A result that fails a gate is redrawn with fresh noise and this much more of it."""
-
-
-class Precision(str, Enum):
-    """Number format of the networks."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    FLOAT16 = "float16"
 
 
 @dataclass(frozen=True)
@@ -97,7 +88,7 @@ class Anonymizer:
         self.pipeline = pipeline
         self.bundle = bundle
         self.options = options
-        self.strength = _strength(bundle, options)
+        self.strength = operating_strength(bundle, options)
 
     @classmethod
     def from_bundle(cls, path: Path, options: AnonymizerOptions) -> Anonymizer:
@@ -197,8 +188,14 @@ class Anonymizer:
         return image.to(self.pipeline.device, self.pipeline.dtype)
 
 
-def _strength(bundle: BundleInfo, options: AnonymizerOptions) -> float:
-    """Return the strength that the user or else the bundle's operating point gives."""
+def operating_strength(bundle: BundleInfo, options: AnonymizerOptions) -> float:
+    """Return the strength that the user or else the bundle's operating point gives.
+
+    Raises
+    ------
+    OptionError
+        If the strength is out of range, or neither names one for the profile.
+    """
     if options.strength is not None:
         return check_strength(options.strength)
     point = bundle.metadata.operating_points.get(options.profile)

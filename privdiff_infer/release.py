@@ -67,6 +67,11 @@ class OutputFolders:
         return self.root / "release" / "images"
 
     @property
+    def previews(self) -> Path:
+        """Pictures for browsers of results that no browser shows."""
+        return self.root / "release" / "previews"
+
+    @property
     def release(self) -> Path:
         """What may leave, once approved."""
         return self.root / "release"
@@ -114,6 +119,21 @@ class OutputFolders:
             for folder in (self.private, self.held, self.review):
                 folder.mkdir(mode=0o700, exist_ok=True)
                 folder.chmod(0o700)  # whatever the umask says
+
+
+def preview_name(file: Path) -> Path:
+    """Return the picture that a browser shows for a result: itself, or a PNG beside NRRD.
+
+    Both names are relative to release/.
+
+    Examples
+    --------
+    >>> preview_name(Path("images/cxr-1.nrrd")).as_posix()
+    'previews/cxr-1.png'
+    """
+    if file.suffix == ".png":
+        return file
+    return Path("previews") / file.with_suffix(".png").name
 
 
 @contextmanager
@@ -175,7 +195,15 @@ def read_crosswalk(path: Path) -> list[Row]:
             for record in csv.DictReader(file)
         ]
     return [
-        Row(**{**record, "status": Status(record["status"]), "review": Review(record["review"])})
+        Row(
+            record["source"],
+            record["sop_instance_uid"],
+            record["output"],
+            record["sha256"],
+            Status(record["status"]),
+            record["reason"],
+            Review(record["review"]),
+        )
         for record in records
     ]
 

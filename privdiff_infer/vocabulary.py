@@ -82,3 +82,11 @@ class Profile(str, Enum):
     FAST = "fast"
     VANILLA = "vanilla"
     PAPER = "paper"
+
+
+class Precision(str, Enum):
+    """Number format of the networks."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"

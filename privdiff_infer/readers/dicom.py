@@ -15,7 +15,7 @@ import pydicom
 from pydicom import Dataset
 from pydicom.dataset import FileDataset
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels import apply_modality_lut, apply_voi_lut
+from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
@@ -256,7 +256,7 @@ def _facts(dataset: Dataset) -> HeaderFacts:
         modality=_text(dataset, "Modality"),
         body_part=_text(dataset, "BodyPartExamined"),
         view_position=_text(dataset, "ViewPosition"),
-        sex=Sex[sex] if sex in Sex.__members__ else None,
+        sex=Sex.__members__.get(sex or ""),
         age_years=_age_years(dataset),
     )
 

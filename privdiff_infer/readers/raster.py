@@ -37,10 +37,9 @@ def decode(content: bytes) -> Decoded:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(BytesIO(content), formats=["PNG", "JPEG", "MPO"])
             check_size(image.height, image.width)
-            if getattr(image, "n_frames", 1) > 1:
-                raise ImageRejected(
-                    f"the image has {image.n_frames} frames", "export a single image"
-                )
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1:
+                raise ImageRejected(f"the image has {frames} frames", "export a single image")
             image.load()
     except UnidentifiedImageError as error:
         raise ImageRejected("the image file is damaged", "export it again") from error

@@ -22,7 +22,14 @@ WEIGHTS = Path("autoencoder/diffusion_pytorch_model.safetensors")
 
 def command(config: Path, bundle: Path, run_dir: Path) -> list[str]:
     arguments = ["--config", config, "--bundle", bundle, "--run-dir", run_dir]
-    return [sys.executable, "-m", "privdiff_infer.cli", "train", "autoencoder", *map(str, arguments)]
+    return [
+        sys.executable,
+        "-m",
+        "privdiff_infer.cli",
+        "train",
+        "autoencoder",
+        *map(str, arguments),
+    ]
 
 
 @pytest.mark.slow

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from privdiff_infer.model_grid import to_model_grid
-from privdiff_infer.radiograph import read_radiograph
 from rich.progress import track
 
 from privdiff_infer.errors import CohortError, PrivDiffError
+from privdiff_infer.model_grid import to_model_grid
+from privdiff_infer.radiograph import read_radiograph
 from privdiff_training.cohort import Cohort
 
 PREPARATION = "letterbox-v1"

@@ -75,7 +75,9 @@ def _key(
 ) -> str:
     digest = hashlib.sha256(f"latents-v1:{versions}:{seed}".encode())
     for name, weight in sorted(autoencoder.state_dict().items()):
-        if not name.startswith(("decoder.", "synthesis.")):  # a sharper decoder leaves the latents as they are
+        if not name.startswith(
+            ("decoder.", "synthesis.")
+        ):  # a sharper decoder leaves the latents as they are
             digest.update(weight.cpu().numpy().tobytes())
     for row in images.cohort:
         digest.update(str(row.image).encode())

@@ -1,0 +1,281 @@
+"""`privdiff`: the commands. Exit code 0: all done, 1: some held or failed, 2: wrong usage.
+
+Nothing here imports torch before a command needs it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from privdiff_infer import __version__
+from privdiff_infer.errors import PrivDiffError
+from privdiff_infer.image_files import OutputFormat
+from privdiff_infer.model.bundle import (
+    DEFAULT_BUNDLE,
+    BundleInfo,
+    find_bundle,
+    list_bundles,
+    read_bundle,
+    verify_bundle,
+)
+from privdiff_infer.model_grid import OutputSize
+from privdiff_infer.release import Status
+from privdiff_infer.sources import find_sources
+from privdiff_infer.vocabulary import Precision, Profile
+
+if TYPE_CHECKING:
+    from privdiff_infer.batch import Outcome
+    from privdiff_infer.run import Run
+
+COMMANDS = "privdiff.commands"
+SAMPLE = Path(__file__).resolve().parent / "sample"
+DEMO_SEED = 1
+
+EXIT_INCOMPLETE = 1
+EXIT_USAGE = 2
+EXIT_STOPPED = 130
+
+app = typer.Typer(
+    help="Redraws chest X-rays so that the findings stay and the person goes.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Model = Annotated[str, typer.Option("--model", help="Bundle by name or folder.")]
+ProfileOption = Annotated[Profile, typer.Option(help="Way of sampling.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+PrecisionOption = Annotated[Precision, typer.Option(help="Number format of the networks.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes that share the images.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"privdiff {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log what is done.")] = False,
+) -> None:
+    """Redraws chest X-rays so that the findings stay and the person goes."""
+    if verbose:
+        logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(name)s %(message)s")
+
+
+@app.command()
+def anonymize(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Files, folders or patterns of DICOM, PNG, JPEG, NIfTI or NRRD images."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of this run.")],
+    model: Model = DEFAULT_BUNDLE,
+    profile: ProfileOption = Profile.STANDARD,
+    strength: Annotated[
+        float | None,
+        typer.Option(help="Noise from 0 (excluded) to 1; the bundle's own choice by default."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Inference steps; the profile's by default.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Makes the run repeatable; secret like a key.")
+    ] = None,
+    output_format: Annotated[
+        OutputFormat, typer.Option("--format", help="auto: NRRD for volumes, else 8-bit PNG.")
+    ] = OutputFormat.AUTO,
+    output_size: Annotated[
+        OutputSize, typer.Option(help="The model's resolution, or the original matrix.")
+    ] = OutputSize.MODEL,
+    device: Device = "auto",
+    precision: PrecisionOption = Precision.FLOAT32,
+    workers: Workers = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a run that stopped.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Redraw chest X-rays; results in OUT/release, what must not leave in OUT/private."""
+    files = find_sources(sources)
+    from privdiff_infer.anonymizer import AnonymizerOptions
+    from privdiff_infer.run import Run, RunOptions
+
+    options = RunOptions(
+        out=output,
+        bundle=find_bundle(model),
+        anonymizer=AnonymizerOptions(profile, strength, steps, device, precision, output_size),
+        output_format=output_format,
+        seed=seed,
+        workers=workers,
+        resume=resume,
+    )
+    _perform(Run(options), files, as_json)
+
+
+@app.command()
+def demo(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder; an earlier demo in it is replaced.")
+    ] = Path("privdiff-demo"),
+    as_json: Json = False,
+) -> None:
+    """Redraw the embedded sample: chest X-rays that our own model drew, of nobody."""
+    from privdiff_infer.run import Run, RunOptions, discard_run
+
+    bundle = find_bundle(DEFAULT_BUNDLE)
+    discard_run(output, read_bundle(bundle))
+    run = Run(RunOptions(out=output, bundle=bundle, seed=DEMO_SEED))
+    _perform(run, find_sources([str(SAMPLE)]), as_json)
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """List the embedded bundles and compare every file with its hash."""
+    bundles = [verify_bundle(info.path) for info in list_bundles()]
+    if as_json:
+        typer.echo(json.dumps([_bundle_record(info) for info in bundles], indent=2))
+        return
+    for info in bundles:
+        typer.echo(
+            f"{info.name} {info.version}  {info.size_bytes / 1e6:.1f} MB  {info.licence}  "
+            f"{len(info.metadata.files)} files match their hashes"
+        )
+        for profile, point in info.metadata.operating_points.items():
+            typer.echo(f"  {profile.value:10} strength {point.strength:.2f}")
+        typer.echo(f"  {info.path}\n  {info.metadata.summary}\n  metadata {info.sha256}")
+
+
+@app.command()
+def benchmark(
+    model: Model = DEFAULT_BUNDLE,
+    repeat: Annotated[int, typer.Option(min=1, help="Timed images per profile.")] = 3,
+    device: Device = "auto",
+    precision: PrecisionOption = Precision.FLOAT32,
+    as_json: Json = False,
+) -> None:
+    """Time every profile of a bundle on this machine."""
+    from privdiff_infer.benchmark import format_table, run_benchmark
+
+    sample = find_sources([str(SAMPLE)])
+    result = run_benchmark(find_bundle(model), sample[0], repeat, device, precision)
+    typer.echo(json.dumps(result.to_record(), indent=2) if as_json else format_table(result))
+
+
+def main() -> None:
+    """Run `privdiff`; errors that were foreseen are one line and an exit code."""
+    for command in entry_points(group=COMMANDS):
+        command.load()(app)
+    try:
+        app()
+    except PrivDiffError as error:
+        typer.echo(f"privdiff: {error}", err=True)
+        sys.exit(EXIT_USAGE)
+
+
+def _perform(run: Run, files: Sequence[Path], as_json: bool) -> None:
+    """Do all images under a progress bar, write the reports and exit with the run's code."""
+    outcomes: list[Outcome] = []
+    stopped = False
+    try:
+        _follow(run, files, outcomes, quiet=as_json)
+    except KeyboardInterrupt:
+        stopped = True
+    report = run.finish(outcomes)
+    counts = Counter(outcome.row.status for outcome in outcomes)
+    if as_json:
+        typer.echo(json.dumps(_run_record(run, report, outcomes), indent=2))
+    else:
+        typer.echo(", ".join(f"{counts[status]} {status.value}" for status in Status))
+        typer.echo(f"review (private): {run.folders.private / 'review.html'}")
+        typer.echo(f"report: {report}")
+    if stopped:
+        left = len(files) - len(outcomes)
+        typer.echo(f"stopped with {left} images left; continue with --resume", err=True)
+        raise typer.Exit(EXIT_STOPPED)
+    if counts[Status.RELEASED] != len(files):
+        raise typer.Exit(EXIT_INCOMPLETE)
+
+
+def _follow(run: Run, files: Sequence[Path], outcomes: list[Outcome], *, quiet: bool) -> None:
+    """Fill `outcomes`, show progress on stderr and print one line per image that was not done."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True, highlight=False, markup=False)
+    with Progress(*columns, console=console, disable=quiet) as progress:
+        images = progress.add_task("Images", total=len(files))
+        steps = progress.add_task("  this image", total=None, visible=run.options.workers == 1)
+
+        def step_progress(done: int, total: int) -> None:
+            progress.update(steps, completed=done, total=total)
+
+        for outcome in run.outcomes(files, step_progress):
+            outcomes.append(outcome)
+            progress.advance(images)
+            if outcome.row.status is not Status.RELEASED:
+                console.print(f"{outcome.row.source}: {outcome.row.reason}", soft_wrap=True)
+
+
+def _run_record(run: Run, report: Path, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    counts = Counter(outcome.row.status.value for outcome in outcomes)
+    return {
+        "out": str(run.folders.root),
+        "report": str(report),
+        "review": str(run.folders.private / "review.html"),
+        "crosswalk": str(run.folders.crosswalk),
+        "counts": {status.value: counts[status.value] for status in Status},
+        "images": [
+            {
+                "source": outcome.row.source,
+                "output": outcome.row.output,
+                "status": outcome.row.status.value,
+                "reason": outcome.row.reason,
+            }
+            for outcome in outcomes
+        ],
+    }
+
+
+def _bundle_record(info: BundleInfo) -> dict[str, Any]:
+    return {
+        "name": info.name,
+        "version": info.version,
+        "path": str(info.path),
+        "sha256": info.sha256,
+        "licence": info.licence,
+        "size_bytes": info.size_bytes,
+        "metadata": info.metadata.model_dump(mode="json"),
+    }

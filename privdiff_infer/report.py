@@ -1,0 +1,169 @@
+"""What is told of a run: report.json and report.html for release/, review.html for private/.
+
+The release report holds redrawn pictures and figures only: no original, no difference picture (it
+and the result give the original), no source name, no seed and no hash of a source. It has no time
+of day either, so that equal runs give equal bytes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from privdiff_infer.batch import Outcome
+from privdiff_infer.release import (
+    OutputFolders,
+    Status,
+    preview_name,
+    write_atomically,
+    write_json,
+)
+from privdiff_infer.review_pictures import KINDS
+
+TEXT_CHECK = "not checked"
+"""State of burned-in text in every row: this version has no step that looks for it."""
+
+LIMITS = (
+    "Redrawing lowers the linkage risk that was measured; it does not make an image anonymous.",
+    "Burned-in text was not checked: look at every picture before it leaves.",
+    "Identity similarity and findings come from the model's own networks, which it was trained "
+    "with. They are a check of each image, not a measurement of risk or of diagnostic quality.",
+    "Redrawn images are not for diagnosis.",
+)
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a report says of the run as a whole; nothing in it tells of a source.
+
+    Attributes
+    ----------
+    model, model_version, model_sha256
+        Of the bundle.
+    profile, strength, num_inference_steps
+        How it was sampled; steps are None where the profile's own number was used.
+    output_format, output_size
+        As the user chose.
+    software
+        Name and version.
+    """
+
+    model: str
+    model_version: str
+    model_sha256: str
+    profile: str
+    strength: float
+    num_inference_steps: int | None
+    output_format: str
+    output_size: str
+    software: str
+
+
+def release_report(facts: RunFacts, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Return the content of ``release/report.json``.
+
+    Images come in the order of their new names; what was not released is counted by reason.
+    """
+    released = [o for o in outcomes if o.row.status is Status.RELEASED and o.figures]
+    others = Counter(
+        (o.row.status.value, o.row.reason) for o in outcomes if o.row.status is not Status.RELEASED
+    )
+    return {
+        "run": vars(facts).copy(),
+        "counts": {
+            status.value: sum(o.row.status is status for o in outcomes) for status in Status
+        },
+        "limits": list(LIMITS),
+        "images": [_image(o) for o in sorted(released, key=lambda o: o.row.output)],
+        "not_released": [
+            {"status": status, "reason": reason, "number": number, "text": TEXT_CHECK}
+            for (status, reason), number in sorted(others.items())
+        ],
+    }
+
+
+def write_reports(folders: OutputFolders, facts: RunFacts, outcomes: Sequence[Outcome]) -> Path:
+    """Write both pages and report.json; return the path of the release report.
+
+    Raises
+    ------
+    OutputError
+        If they cannot be written.
+    """
+    report = release_report(facts, outcomes)
+    write_json(folders.release / "report.json", report)
+    path = folders.release / "report.html"
+    write_atomically(path, _page("report.html", report=report))
+    write_atomically(
+        folders.private / "review.html",
+        _page("review.html", run=report["run"], rows=_review_rows(outcomes), kinds=KINDS),
+    )
+    return path
+
+
+def _image(outcome: Outcome) -> dict[str, Any]:
+    figures = outcome.figures
+    assert figures is not None  # released images have figures
+    file = Path(outcome.row.output).relative_to("release")
+    return {
+        "file": file.as_posix(),
+        "preview": preview_name(file).as_posix(),
+        "sha256": outcome.row.sha256,
+        "strength": figures.strength,
+        "attempts": figures.attempts,
+        "identity_similarity": round(figures.identity_similarity, 4),
+        "findings_before": _rounded(figures.findings_before),
+        "findings_after": _rounded(figures.findings_after),
+        "text": TEXT_CHECK,
+    }
+
+
+def _review_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    rows = []
+    for outcome in sorted(outcomes, key=lambda o: o.row.source):
+        row, figures = outcome.row, outcome.figures
+        rows.append(
+            {
+                "source": row.source,
+                "status": row.status.value,
+                "reason": row.reason,
+                "name": Path(row.output).stem if row.output else "",
+                "figures": figures,
+                "changes": _changes(figures.findings_before, figures.findings_after)
+                if figures
+                else [],
+                "text": TEXT_CHECK,
+            }
+        )
+    return rows
+
+
+def _changes(before: dict[str, float], after: dict[str, float]) -> list[tuple[str, float, float]]:
+    """Return (finding, before, after), largest change first."""
+    changes = [(name, before[name], after[name]) for name in before]
+    return sorted(changes, key=lambda change: -abs(change[2] - change[1]))
+
+
+def _rounded(values: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in values.items()}
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("privdiff_infer"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _page(template: str, **content: Any) -> bytes:
+    return _environment().get_template(template).render(**content).encode()

@@ -1,0 +1,188 @@
+"""One run of `privdiff anonymize`: its folder, its options, its images, its reports."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from privdiff_infer import __version__
+from privdiff_infer.anonymizer import Anonymizer, AnonymizerOptions, operating_strength
+from privdiff_infer.batch import Batch, Outcome, run_batch
+from privdiff_infer.device import pick_device
+from privdiff_infer.errors import OptionError, OutputError
+from privdiff_infer.image_files import OutputFormat
+from privdiff_infer.model.bundle import BundleInfo, verify_bundle
+from privdiff_infer.release import (
+    OutputFolders,
+    reporting_disk_errors,
+    write_crosswalk,
+    write_json,
+)
+from privdiff_infer.report import RunFacts, write_reports
+from privdiff_infer.seeds import run_seed
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a user asks of one run.
+
+    Attributes
+    ----------
+    out
+        Folder of the run.
+    bundle
+        Folder of the model bundle.
+    anonymizer
+        How images are redrawn.
+    output_format
+        File format of results.
+    seed
+        Seed of the run, or None for one from the operating system.
+    workers
+        Number of processes.
+    resume
+        Whether to continue an earlier run in `out`.
+    """
+
+    out: Path
+    bundle: Path
+    anonymizer: AnonymizerOptions = field(default_factory=AnonymizerOptions)
+    output_format: OutputFormat = OutputFormat.AUTO
+    seed: int | None = None
+    workers: int = 1
+    resume: bool = False
+
+
+class Run:
+    """A run whose options are checked and whose folders exist.
+
+    Parameters
+    ----------
+    options
+        What the user asks.
+
+    Raises
+    ------
+    BundleError
+        If the bundle is missing, damaged or only a base for training.
+    OptionError
+        If an option is out of range, or differs from those of the run that is continued.
+    OutputError
+        If the folder is in use or cannot be written.
+    """
+
+    def __init__(self, options: RunOptions) -> None:
+        self.options = options
+        self.bundle = verify_bundle(options.bundle)
+        self.strength = operating_strength(self.bundle, options.anonymizer)
+        pick_device(options.anonymizer.device)
+        self.folders = OutputFolders(options.out)
+        seed = self._open()
+        self.batch = Batch(options.out, seed, options.output_format)
+
+    def outcomes(
+        self, sources: Sequence[Path], step_progress: Callable[[int, int], None] | None = None
+    ) -> Iterator[Outcome]:
+        """Yield one outcome per source; see `batch.run_batch`."""
+        factory = partial(Anonymizer.from_bundle, self.options.bundle, self.options.anonymizer)
+        return run_batch(sources, self.batch, factory, self.options.workers, step_progress)
+
+    def finish(self, outcomes: Sequence[Outcome]) -> Path:
+        """Write crosswalk and reports; return the path of the release report."""
+        write_crosswalk(self.folders.crosswalk, [outcome.row for outcome in outcomes])
+        return write_reports(self.folders, self._facts(), outcomes)
+
+    def _open(self) -> str:
+        """Create or reopen the folders; return the seed of the run."""
+        if self.options.resume:
+            return self._reopen()
+        with reporting_disk_errors():
+            if self.folders.root.exists() and any(self.folders.root.iterdir()):
+                raise OutputError(
+                    f"output folder {self.folders.root} is not empty",
+                    "name another folder, or continue its run with --resume",
+                )
+        self.folders.create()
+        seed = run_seed(self.options.seed)
+        write_json(self.folders.run, self._decisions() | {"seed": seed})
+        return seed
+
+    def _reopen(self) -> str:
+        try:
+            recorded = json.loads(self.folders.run.read_text(encoding="utf-8"))
+            seed = str(recorded.pop("seed"))
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise OutputError(
+                f"{self.folders.root} holds no run that can be continued",
+                "start it without --resume",
+            ) from error
+        wanted = self._decisions()
+        if self.options.seed is not None and run_seed(self.options.seed) != seed:
+            raise OptionError("--seed differs from that of the run", "leave it out with --resume")
+        for name, value in wanted.items():
+            if recorded.get(name) != value:
+                raise OptionError(
+                    f"{name} is {value!r} but the run was started with {recorded.get(name)!r}",
+                    "repeat the options of the first start, or name another folder",
+                )
+        return seed
+
+    def _decisions(self) -> dict[str, Any]:
+        """Return what decides the bytes of the results, but for seed and sources."""
+        options = asdict(self.options.anonymizer)
+        options.pop("device")
+        return {
+            **options,
+            "strength": self.strength,
+            "output_format": self.options.output_format,
+            "model": self.bundle.name,
+            "model_sha256": self.bundle.sha256,
+            "software": _software(),
+        }
+
+    def _facts(self) -> RunFacts:
+        options = self.options.anonymizer
+        return RunFacts(
+            model=self.bundle.name,
+            model_version=self.bundle.version,
+            model_sha256=self.bundle.sha256,
+            profile=options.profile.value,
+            strength=self.strength,
+            num_inference_steps=options.num_inference_steps,
+            output_format=self.options.output_format.value,
+            output_size=options.output_size.value,
+            software=_software(),
+        )
+
+
+def discard_run(out: Path, bundle: BundleInfo) -> None:
+    """Delete an earlier run of the same bundle, and nothing else.
+
+    Raises
+    ------
+    OutputError
+        If the folder holds something that no run of this bundle wrote.
+    """
+    if not out.exists():
+        return
+    folders = OutputFolders(out)
+    ours = {folders.release.name, folders.private.name}
+    if not folders.run.is_file() or {path.name for path in out.iterdir()} - ours:
+        raise OutputError(
+            f"{out} holds files that no run of {bundle.name} wrote", "name another folder with -o"
+        )
+    with reporting_disk_errors():
+        shutil.rmtree(out)
+
+
+def _software() -> str:
+    """Return versions that decide the bytes of a result."""
+    return f"privdiff {__version__}, torch {torch.__version__}, {platform.machine()}"
