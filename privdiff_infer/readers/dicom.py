@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 
@@ -60,12 +63,8 @@ def decode(content: bytes) -> Decoded:
         If the header says that it is no frontal chest radiograph.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom quotes values of the header in its warnings
-            dataset = _parse(content)
-            _check_kind(dataset)
-            stored = _stored_values(dataset)
-            pixels = _display_values(dataset, stored)
+        with _silent_pydicom():
+            return _decode(content)
     except PrivDiffError:
         raise
     except MemoryError as error:
@@ -75,14 +74,34 @@ def decode(content: bytes) -> Decoded:
             f"the DICOM file is damaged or its pixels cannot be decoded ({type(error).__name__})",
             "export it again, uncompressed if need be",
         ) from error
+
+
+def _decode(content: bytes) -> Decoded:
+    dataset = _parse(content)
+    _check_kind(dataset)
+    stored = _stored_values(dataset)
     return Decoded(
-        pixels=pixels,
+        pixels=_display_values(dataset, stored),
         spacing_mm=_spacing(dataset),
         source_format=SourceFormat.DICOM,
         bits_stored=int(dataset.BitsStored),
         sop_instance_uid=_text(dataset, "SOPInstanceUID"),
         header=_facts(dataset),
     )
+
+
+@contextmanager
+def _silent_pydicom() -> Iterator[None]:
+    """Keep pydicom quiet: its warnings and log records quote values of the header."""
+    logger = logging.getLogger("pydicom")
+    disabled = logger.disabled
+    logger.disabled = True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = disabled
 
 
 def _parse(content: bytes) -> FileDataset:
@@ -175,8 +194,9 @@ def _display_values(dataset: Dataset, stored: np.ndarray) -> np.ndarray:
     padding = _padding_mask(dataset, stored)
     rescaled = np.asarray(apply_modality_lut(stored, dataset))
     if "VOILUTSequence" in dataset or "WindowCenter" in dataset:
+        low, high = _voi_range(dataset)
+        _widen_voi_lut(dataset)
         shown = np.asarray(apply_voi_lut(rescaled, dataset), dtype=np.float64)
-        low, high = _voi_range(dataset, shown)
     else:
         shown = rescaled.astype(np.float64)
         kept = shown[~padding] if not padding.all() else shown
@@ -190,7 +210,7 @@ def _display_values(dataset: Dataset, stored: np.ndarray) -> np.ndarray:
     return scaled.astype(np.float32)
 
 
-def _voi_range(dataset: Dataset, shown: np.ndarray) -> tuple[float, float]:
+def _voi_range(dataset: Dataset) -> tuple[float, float]:
     """Return the output range of the VOI transformation.
 
     A VOI LUT fills the bits of its descriptor. A window saturates at both ends, so its output
@@ -217,6 +237,17 @@ def _voi_range(dataset: Dataset, shown: np.ndarray) -> tuple[float, float]:
     ends = np.asarray([center - 100 * width, center + 100 * width], dtype=np.float64)
     low, high = np.asarray(apply_voi_lut(ends, ramp), dtype=np.float64)
     return float(low), float(high)
+
+
+def _widen_voi_lut(dataset: Dataset) -> None:
+    """Declare 8-bit table entries as 16-bit ones, which hold the same numbers.
+
+    pydicom 3.0 indexes the table with integers of the entries' size, so that the index of an 8-bit
+    table with more than 256 entries overflows.
+    """
+    for item in dataset.get("VOILUTSequence") or []:
+        entries, first, _ = item.LUTDescriptor
+        item.LUTDescriptor = [entries, first, 16]
 
 
 def _padding_mask(dataset: Dataset, stored: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from privdiff_infer.errors import ImageRejected
-from privdiff_infer.radiograph import Decoded, SourceFormat, check_size
+from privdiff_infer.radiograph import MAX_PIXELS, Decoded, SourceFormat, check_size
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8\xff"
@@ -41,9 +41,13 @@ def decode(content: bytes) -> Decoded:
             if frames > 1:
                 raise ImageRejected(f"the image has {frames} frames", "export a single image")
             image.load()
+    except Image.DecompressionBombError as error:
+        raise ImageRejected(
+            f"the image claims more than {MAX_PIXELS} pixels", "check the file or reduce it"
+        ) from error
     except UnidentifiedImageError as error:
         raise ImageRejected("the image file is damaged", "export it again") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError) as error:
         raise ImageRejected(
             "the image file is damaged or cut off", "copy or export it again"
         ) from error

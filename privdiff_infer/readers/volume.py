@@ -35,24 +35,43 @@ def decode(content: bytes) -> Decoded:
     """
     is_nrrd = content.startswith(NRRD_SIGNATURE)
     image = _read(content, ".nrrd" if is_nrrd else _nifti_suffix(content))
+    image = _as_viewers_show(image)
     array = np.squeeze(sitk.GetArrayFromImage(image)).astype(np.float64)
-    if array.ndim != 2:
-        raise ImageRejected(f"the image has the shape {array.shape}", "export a single slice")
     if not np.isfinite(array).all():
         raise ImageRejected("the image holds NaN or infinite values", "export it again")
-    if not is_nrrd:
-        # NIfTI rows run from inferior to superior (RAS+); an image is shown from the top down.
-        array = array[::-1]
     low, high = float(array.min()), float(array.max())
     scaled = (array - low) / (high - low) if high > low else np.zeros_like(array)
-    spacing = image.GetSpacing()
-    row, column = float(spacing[1]), float(spacing[0])
+    column, row = _plane_spacing(image)
     return Decoded(
         pixels=np.ascontiguousarray(scaled, dtype=np.float32),
         spacing_mm=(row, column) if row > 0 and column > 0 else None,
         source_format=SourceFormat.NRRD if is_nrrd else SourceFormat.NIFTI,
         bits_stored=8 * np.dtype(sitk.GetArrayViewFromImage(image).dtype).itemsize,
     )
+
+
+def _as_viewers_show(image: sitk.Image) -> sitk.Image:
+    """Turn the axes so that columns run to the patient's left and rows downwards on a screen.
+
+    Downwards is to the feet in a coronal plane and to the back in an axial one, which is where
+    converters put images that have no plane.
+    """
+    if image.GetDimension() == 3:
+        return sitk.DICOMOrient(image, "LPI")
+    direction = image.GetDirection()
+    if image.GetDimension() != 2:
+        return image
+    return sitk.Flip(image, [direction[0] < 0, direction[3] < 0])
+
+
+def _plane_spacing(image: sitk.Image) -> tuple[float, float]:
+    """Return (column, row) spacing of the axes that have more than one element."""
+    spacing = [
+        float(step)
+        for step, size in zip(image.GetSpacing(), image.GetSize(), strict=True)
+        if size > 1
+    ]
+    return spacing[0], spacing[1]
 
 
 def _nifti_suffix(content: bytes) -> str:
@@ -78,12 +97,13 @@ def _read(content: bytes, suffix: str) -> sitk.Image:
 
 
 def _check_header(reader: sitk.ImageFileReader) -> None:
-    size = reader.GetSize()
-    slices = int(np.prod(size[2:], dtype=np.int64)) if len(size) > 2 else 1
-    if slices != 1:
-        raise ImageRejected(f"the volume has {slices} slices", "export a single slice")
+    extents = [extent for extent in reader.GetSize() if extent != 1]
+    if len(extents) > 2:
+        shape = " x ".join(map(str, extents))
+        raise ImageRejected(f"the volume has {shape} elements", "export a single slice")
     if reader.GetNumberOfComponents() != 1:
         raise ImageRejected(
             f"the image has {reader.GetNumberOfComponents()} channels", "use a grey image"
         )
-    check_size(size[1], size[0])
+    columns, rows = [*extents, 1, 1][:2]
+    check_size(rows, columns)

@@ -1,0 +1,70 @@
+# Every target sets up what it needs in VENV. On a machine with a GPU, or for the small CPU build of
+# torch, pass the wheel index that PyTorch's install page names: make demo TORCH_INDEX=...
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?=
+CONSTRAINTS ?= constraints.txt
+TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Two processes that each use all cores must not spin against each other.
+export OMP_WAIT_POLICY ?= passive
+
+.PHONY: demo test lint bench train-default docs-reference clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.base
+	$(BIN)/privdiff demo --output out-demo
+
+test: lint
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.base
+	$(BIN)/privdiff benchmark
+
+SMALL = training/configs/cxr-256-small
+TRAIN = $(BIN)/privdiff train
+# From nothing to the embedded bundle; each stage continues where it was stopped.
+train-default: $(VENV)/.test
+	$(TRAIN) autoencoder --config $(SMALL)/autoencoder.yaml -o runs/bundle
+	$(TRAIN) identity --config $(SMALL)/identity.yaml -o runs/bundle
+	$(TRAIN) reader --config $(SMALL)/reader.yaml -o runs/bundle
+	$(TRAIN) diffusion --config $(SMALL)/diffusion.yaml -o runs/bundle
+	$(TRAIN) suppression --config $(SMALL)/suppression.yaml -o runs/bundle
+	$(TRAIN) suppression --config $(SMALL)/suppression-paper.yaml -o runs/bundle
+	$(TRAIN) distillation --config $(SMALL)/distillation.yaml -o runs/bundle
+	$(BIN)/privdiff assemble runs/bundle --config $(SMALL)/bundle.yaml -o privdiff_infer/bundles/privdiff-cxr-256
+
+docs-reference: $(VENV)/.test
+	$(BIN)/python docs/reference/make_cli.py
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(MAKE) --no-print-directory system-venv
+	$(PYTHON) -m venv $(VENV)
+
+# torch comes first and pinned: what depends on it would else bring another build.
+$(VENV)/.base: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
+	$(PIP) $(TORCH) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	$(PIP) -c $(CONSTRAINTS) -e .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.base
+	$(PIP) -c $(CONSTRAINTS) -e ".[test]"
+	touch $@
+
+.PHONY: system-venv
+system-venv:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -q && apt-get install -y -q python3-venv; \
+	else \
+		echo "Python's venv module is missing; type: sudo apt-get install python3-venv"; exit 1; \
+	fi
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info out-demo
