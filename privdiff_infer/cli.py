@@ -116,12 +116,13 @@ def anonymize(
 ) -> None:
     """Redraw chest X-rays; results in OUT/release, what must not leave in OUT/private."""
     files = find_sources(sources)
+    bundle = find_bundle(model)
     from privdiff_infer.anonymizer import AnonymizerOptions
     from privdiff_infer.run import Run, RunOptions
 
     options = RunOptions(
         out=output,
-        bundle=find_bundle(model),
+        bundle=bundle,
         anonymizer=AnonymizerOptions(profile, strength, steps, device, precision, output_size),
         output_format=output_format,
         seed=seed,

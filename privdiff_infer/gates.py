@@ -33,7 +33,7 @@ def check_frontal(frontal_logit: float, thresholds: GateThresholds) -> None:
     ImageHeld
         If the bundle's reader scores the image below the threshold.
     """
-    if frontal_logit < thresholds.frontal_logit:
+    if not frontal_logit >= thresholds.frontal_logit:  # NaN is held too
         raise ImageHeld(
             "this does not look like an upright frontal chest radiograph "
             f"(score {frontal_logit:.1f}, needed {thresholds.frontal_logit:.1f})",

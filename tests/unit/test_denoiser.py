@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from privdiff_infer.errors import BundleError
@@ -15,7 +15,7 @@ from privdiff_infer.model.denoiser import ADAPTER_WEIGHTS, PrivDiffDenoiser
 from privdiff_infer.model.sas import SASMode, SASProcessor, SASSettings
 from privdiff_infer.pipeline import PrivDiffPipeline
 from privdiff_infer.vocabulary import Branch, FindingState
-from tests.unit.tiny import TINY_UNET, generators, images, tiny_denoiser
+from tests.unit.tiny import generators, images, tiny_denoiser
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -144,25 +144,6 @@ def test_a_denoiser_with_adapters_refuses_to_be_saved_as_a_whole(tmp_path: Path)
 
     with pytest.raises(BundleError, match="adapters cannot be saved"):
         denoiser.save_pretrained(tmp_path)
-
-
-@pytest.fixture
-def stable_diffusion_folder(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    UNet2DConditionModel(**TINY_UNET).save_pretrained(tmp_path / "unet")
-    AutoencoderKL(
-        block_out_channels=(4, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=4,
-        norm_num_groups=2,
-    ).save_pretrained(tmp_path / "vae")
-    DDPMScheduler().save_pretrained(tmp_path / "scheduler")
-    index = (
-        '{"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]}'
-    )
-    (tmp_path / "model_index.json").write_text(index)
-    return tmp_path
 
 
 @torch.no_grad()

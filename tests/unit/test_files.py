@@ -1,0 +1,148 @@
+"""Sources, seeds, image files and the folders of a run."""
+
+from __future__ import annotations
+
+import stat
+import tempfile
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from privdiff_infer.errors import OptionError, OutputError
+from privdiff_infer.image_files import OutputFormat, encode_image
+from privdiff_infer.release import (
+    OutputFolders,
+    Review,
+    Row,
+    Status,
+    read_crosswalk,
+    reporting_disk_errors,
+    write_atomically,
+    write_crosswalk,
+)
+from privdiff_infer.seeds import image_seed, release_name, run_seed
+from privdiff_infer.sources import find_sources
+
+PIXELS = np.linspace(0, 1, 70 * 90, dtype=np.float32).reshape(70, 90)
+
+
+class TestSources:
+    def test_files_folders_and_patterns_name_a_file_once(self, tmp_path):
+        (tmp_path / "deep").mkdir()
+        for name in ("b.png", "a.dcm", "deep/c.png", ".hidden"):
+            (tmp_path / name).touch()
+        found = find_sources([str(tmp_path), str(tmp_path / "b.png"), str(tmp_path / "**/*.png")])
+        assert [path.name for path in found] == ["a.dcm", "b.png", "c.png"]
+
+    def test_link_to_a_folder_above_ends(self, tmp_path):
+        (tmp_path / "a.png").touch()
+        (tmp_path / "loop").symlink_to(tmp_path)
+        assert len(find_sources([str(tmp_path)])) == 1
+
+    def test_name_with_brackets_is_a_file_before_it_is_a_pattern(self, tmp_path):
+        path = tmp_path / "x[1].png"
+        path.touch()
+        assert find_sources([str(path)]) == [path]
+
+    def test_nothing_there(self, tmp_path):
+        with pytest.raises(OptionError, match="does not exist"):
+            find_sources([str(tmp_path / "nothing*")])
+
+
+class TestSeeds:
+    def test_depends_on_run_and_bytes_alone(self):
+        assert image_seed("1", "ab") == image_seed("1", "ab")
+        assert len({image_seed(s, d) for s in ("1", "11") for d in ("ab", "1ab")}) == 4
+
+    def test_without_a_number_every_run_differs(self):
+        assert run_seed(None) != run_seed(None)
+
+    def test_name_does_not_contain_the_digest(self):
+        assert release_name(image_seed("1", "ab" * 32)) != release_name(image_seed("2", "ab" * 32))
+
+
+class TestImageFiles:
+    @pytest.mark.parametrize(
+        ("output_format", "steps"), [(OutputFormat.PNG, 255), (OutputFormat.PNG16, 65535)]
+    )
+    def test_png_round_trip(self, output_format, steps):
+        content = encode_image(PIXELS, (0.2, 0.1), output_format)
+        image = Image.open(BytesIO(content))
+        np.testing.assert_allclose(np.asarray(image) / steps, PIXELS, atol=0.51 / steps)
+        assert image.info["dpi"] == pytest.approx((254, 127), abs=0.02)
+        assert content == encode_image(PIXELS, (0.2, 0.1), output_format)
+
+    def test_nrrd_round_trip(self, tmp_path):
+        path = tmp_path / "image.nrrd"
+        path.write_bytes(encode_image(PIXELS, (0.2, 0.1), OutputFormat.NRRD))
+        image = sitk.ReadImage(str(path))
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(image), PIXELS)
+        assert image.GetSpacing() == pytest.approx((0.1, 0.2))
+        assert path.read_bytes() == encode_image(PIXELS, (0.2, 0.1), OutputFormat.NRRD)
+
+
+class TestRelease:
+    def test_private_is_private(self, tmp_path):
+        folders = OutputFolders(tmp_path / "out")
+        folders.create()
+        for folder in (folders.private, folders.held, folders.review):
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        write_atomically(folders.run, b"{}")
+        assert stat.S_IMODE(folders.run.stat().st_mode) == 0o600
+
+    def test_failed_write_leaves_the_old_file_and_no_partial_one(self, tmp_path):
+        target = tmp_path / "file"
+        write_atomically(target, b"old")
+        with pytest.raises(TypeError):
+            write_atomically(target, "not bytes")  # type: ignore[arg-type]
+        assert target.read_bytes() == b"old"
+        assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+    def test_full_disk(self):
+        with (
+            pytest.raises(OutputError, match="disk full; free space"),
+            reporting_disk_errors(),
+            open("/dev/full", "wb") as file,
+        ):
+            file.write(b"x")
+
+    def test_folder_that_cannot_be_written(self, tmp_path):
+        (tmp_path / "file").touch()
+        with pytest.raises(OutputError, match="cannot be written"):
+            OutputFolders(tmp_path / "file").create()
+
+    @given(
+        st.lists(
+            st.text(
+                st.characters(
+                    exclude_categories=("Cs", "Cc"), exclude_characters="\x85\u2028\u2029"
+                ),
+                max_size=12,
+            ),
+            min_size=1,
+            max_size=4,
+            unique=True,
+        )
+    )
+    def test_crosswalk_round_trip(self, sources):
+        rows = [
+            Row(source, "1.2", "release/a.png", "00", Status.RELEASED, "-", Review.PENDING)
+            for source in sorted(sources)
+        ]
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "crosswalk.csv"
+            write_crosswalk(path, rows)
+            assert read_crosswalk(path) == rows
+
+    @pytest.mark.parametrize("start", ["=", "+", "-", "@"])
+    def test_spreadsheets_run_no_formula(self, tmp_path, start):
+        row = Row(f"{start}cmd()", "", "", "", Status.FAILED, "", Review.NONE)
+        write_crosswalk(tmp_path / "c.csv", [row])
+        assert f"'{start}cmd" in (tmp_path / "c.csv").read_text()

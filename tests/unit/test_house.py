@@ -1,0 +1,76 @@
+"""The rules of docs/explanation/architecture.md that a machine can check."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from privdiff_training.assemble import BundleConfig
+from privdiff_training.config import load_config
+from privdiff_training.stages.autoencoder import AutoencoderConfig
+from privdiff_training.stages.diffusion import DiffusionConfig
+from privdiff_training.stages.distillation import DistillationConfig
+from privdiff_training.stages.identity import IdentityConfig
+from privdiff_training.stages.reader import ReaderConfig
+from privdiff_training.stages.suppression import SuppressionConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = {
+    "autoencoder": AutoencoderConfig,
+    "identity": IdentityConfig,
+    "reader": ReaderConfig,
+    "diffusion": DiffusionConfig,
+    "suppression": SuppressionConfig,
+    "suppression-paper": SuppressionConfig,
+    "distillation": DistillationConfig,
+    "bundle": BundleConfig,
+}
+
+
+def imported_modules(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+    return names
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "privdiff_infer").rglob("*.py")), ids=str)
+def test_library_imports_nothing_above_it(path):
+    assert not {name for name in imported_modules(path) if name.startswith("privdiff_training")}
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "privdiff_infer",
+        "privdiff_infer.cli",
+        "privdiff_infer.radiograph",
+        "privdiff_infer.model.bundle",
+        "privdiff_training.cli",
+    ],
+)
+def test_import_loads_no_torch(module):
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_torchvision_is_not_needed():
+    code = (
+        "import sys; sys.modules['torchvision'] = None\n"
+        "import privdiff_infer.anonymizer, privdiff_training.stages.registry"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "training" / "configs").glob("*/*.yaml")), ids=lambda p: str(p)[-40:]
+)
+def test_configurations_are_understood(path):
+    load_config(path, CONFIGS[path.stem])
