@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
+from monai.networks.nets.densenet import DenseNet
 from monai.networks.nets.resnet import ResNet
 from torch import Tensor, nn
 from torch.nn import functional
@@ -33,8 +34,9 @@ class IdentityEmbedder(StrictModel, ConfigMixin):
     Parameters
     ----------
     backbone
-        ``{"kind": "resnet", "layers": ..., "widths": ...}`` or ``{"kind": "transformers",
-        "config": ...}`` with the configuration of an image encoder such as a ViT or DINOv2.
+        ``{"kind": "resnet", "layers": ..., "widths": ...}``, ``{"kind": "densenet", "layers":
+        ..., "init_features": ..., "growth_rate": ...}`` or ``{"kind": "transformers", "config":
+        ...}`` with the configuration of an image encoder such as a ViT or DINOv2.
     image_size
         Side in pixels to which images are resampled.
     embedding_dim
@@ -105,9 +107,14 @@ class RadiographReader(StrictModel, ConfigMixin):
 
     def forward(self, images: Tensor) -> Reading:
         """Read images of shape (n, 1, h, w), float in [0, 1], 0 = black = air."""
-        logits = self.head(self.encoder(_prepared(images, self.image_size)))
+        logits = self.head(self.features(images))
         findings, age, sex, frontal = logits.split(self.sizes, dim=-1)
         return Reading(findings, age, sex.squeeze(-1), frontal.squeeze(-1))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return pooled features (n, features) of images (n, 1, h, w), float in [0, 1]."""
+        features: Tensor = self.encoder(_prepared(images, self.image_size))
+        return features
 
 
 class _TransformersBackbone(nn.Module):
@@ -130,6 +137,8 @@ def _backbone(settings: Mapping[str, Any]) -> tuple[nn.Module, int]:
     if settings["kind"] == "transformers":
         backbone = _TransformersBackbone(settings["config"])
         return backbone, backbone.encoder.config.hidden_size
+    if settings["kind"] == "densenet":
+        return _densenet(settings)
     widths = list(settings["widths"])
     resnet = ResNet(
         "basic",
@@ -142,6 +151,21 @@ def _backbone(settings: Mapping[str, Any]) -> tuple[nn.Module, int]:
         feed_forward=False,
     )
     return resnet, widths[-1]
+
+
+def _densenet(settings: Mapping[str, Any]) -> tuple[nn.Module, int]:
+    """Return MONAI's DenseNet without its classifier, ending in pooled features."""
+    network = DenseNet(
+        spatial_dims=2,
+        in_channels=1,
+        out_channels=1,
+        init_features=settings["init_features"],
+        growth_rate=settings["growth_rate"],
+        block_config=tuple(settings["layers"]),
+    )
+    features = network.class_layers.get_submodule("out").in_features
+    del network.class_layers.out
+    return network, features
 
 
 def _prepared(images: Tensor, size: int) -> Tensor:

@@ -35,9 +35,16 @@ class StrictModel(ModelMixin):
         Raises
         ------
         BundleError
-            If a weight is missing, unexpected or of another shape.
+            If the folder has no model, or a weight is missing, unexpected or of another shape.
         """
-        model, info = super().from_pretrained(path, output_loading_info=True, **kwargs)
+        if not (Path(path) / "config.json").is_file():
+            raise BundleError(
+                f"{path} holds no {cls.__name__}: it has no config.json",
+                "name a complete bundle; nothing is downloaded",
+            )
+        model, info = super().from_pretrained(
+            path, output_loading_info=True, local_files_only=True, **kwargs
+        )
         refuse_incomplete(cls.__name__, info["missing_keys"], info["unexpected_keys"])
         for weight in (*model.parameters(), *model.buffers()):
             # Tensors mapped from a file start anywhere in memory, and the last bit of a matrix

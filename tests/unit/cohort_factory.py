@@ -34,7 +34,7 @@ def write_cohort(
                     f"p{patient}",
                     "Effusion" if patient % 2 else "No Finding",
                     "FM"[patient % 2],
-                    20 + 10 * patient,
+                    20 + 10 * (patient % 6),
                     "PA",
                     patient % 2,
                 )

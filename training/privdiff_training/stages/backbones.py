@@ -1,4 +1,4 @@
-"""Which network carries a critic: a MONAI ResNet or an image encoder of transformers."""
+"""Which network carries a critic: one of MONAI or an image encoder of transformers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from privdiff_training.config import Strict
 class BackboneConfig(Strict):
     """A MONAI ResNet by default; `pretrained` names a transformers folder to start from instead."""
 
-    kind: Literal["resnet", "transformers"] = "resnet"
+    kind: Literal["resnet", "densenet", "transformers"] = "resnet"
     layers: tuple[int, ...] | None = None
     widths: tuple[int, ...] | None = None
+    init_features: int | None = None
+    growth_rate: int | None = None
     config: dict[str, Any] | None = None
     pretrained: Path | None = Field(None, description="Folder of a ViT, DINOv2 or the like.")
 
@@ -27,6 +29,8 @@ class BackboneConfig(Strict):
     def _complete(cls, values: dict[str, Any]) -> dict[str, Any]:
         if values.get("kind", "resnet") == "resnet":
             return {"layers": (2, 2, 2, 2), "widths": (48, 96, 192, 384), **values}
+        if values["kind"] == "densenet":
+            return {"layers": (6, 12, 24, 16), "init_features": 64, "growth_rate": 32, **values}
         if values.get("pretrained") and not values.get("config"):
             folder = Path(values["pretrained"])
             if not (folder / "config.json").is_file():

@@ -1,0 +1,152 @@
+"""Statistics, linkage trials, evaluators and comparisons, where the answer is known."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from privdiff_training.cohort import Cohort, read_manifest
+from privdiff_training.evaluation import statistics
+from privdiff_training.evaluation.compare import compare_bundles
+from privdiff_training.evaluation.linkage import Linkage, LinkageTrial, metadata_scores
+from privdiff_training.evaluation.networks import Evaluators
+from privdiff_training.evaluation.statistics import auc, bootstrap
+
+from privdiff_infer.errors import CohortError
+from privdiff_infer.model.critics import IdentityEmbedder, RadiographReader
+from privdiff_infer.vocabulary import Profile
+from tests.unit.cohort_factory import write_cohort
+
+TINY_DENSENET = {"kind": "densenet", "layers": (1, 1), "init_features": 8, "growth_rate": 4}
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> Cohort:
+    return read_manifest(write_cohort(tmp_path, patients=24, images_per_patient=2))
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "DRAWS", 100)
+
+
+@pytest.fixture
+def evaluators() -> Evaluators:
+    torch.manual_seed(3)
+    return Evaluators(
+        IdentityEmbedder(TINY_DENSENET, 32, 8, 2).eval(), RadiographReader(TINY_DENSENET, 32).eval()
+    )
+
+
+def identity_scores(cohort: Cohort) -> np.ndarray:
+    units = np.array([row.unit for row in cohort])
+    return (units[:, None] == units[None, :]).astype(float)
+
+
+class TestStatistics:
+    def test_auc_of_nothing(self):
+        assert math.isnan(auc(np.array([]), np.array([1.0])))
+
+    def test_interval_covers_the_truth(self):
+        values = np.random.default_rng(0).normal(0.3, 1, 200)
+        estimate = bootstrap(lambda rows, rng: float(values[list(rows)].mean()), 200, seed=1)
+        assert estimate.low < 0.3 < estimate.high
+        assert estimate.low < estimate.value < estimate.high
+        assert estimate.high - estimate.low == pytest.approx(4 / math.sqrt(200), rel=0.25)
+
+    def test_no_patients(self):
+        assert math.isnan(bootstrap(lambda rows, rng: 1.0, 0, seed=1).value)
+
+
+class TestLinkage:
+    @pytest.mark.parametrize("kind", list(Linkage))
+    def test_perfect_attacker(self, cohort, kind):
+        trial = LinkageTrial(cohort, kind)
+        rng = np.random.default_rng(0)
+        assert trial.patients == 24
+        assert trial.auc(identity_scores(cohort), range(24), rng) == 1
+
+    @pytest.mark.parametrize("kind", list(Linkage))
+    def test_blind_attacker(self, cohort, kind):
+        trial = LinkageTrial(cohort, kind)
+        scores = np.random.default_rng(1).random((48, 48))
+        estimate = bootstrap(lambda rows, rng: trial.auc(scores, rows, rng), trial.patients, 0)
+        assert estimate.low < 0.5 < estimate.high
+
+    def test_image_itself_is_no_follow_up(self, cohort):
+        trial = LinkageTrial(cohort, Linkage.FOLLOW_UP)
+        scores = np.eye(48)
+        assert trial.auc(scores, range(24), np.random.default_rng(0)) == pytest.approx(0.5)
+
+    def test_negatives_are_of_other_patients_and_one_view(self, cohort):
+        rows = [*cohort.rows[:4], *(_in_view(row, "AP") for row in cohort.rows[4:])]
+        negative = LinkageTrial(Cohort(cohort.root, tuple(rows)), Linkage.SAME_IMAGE).negative
+        assert negative[0].tolist() == [False, False, True, True] + [False] * 44
+
+    def test_patient_with_many_images_counts_once(self, tmp_path):
+        manifest = write_cohort(tmp_path, patients=2, images_per_patient=9)
+        assert LinkageTrial(read_manifest(manifest), Linkage.FOLLOW_UP).patients == 2
+
+    def test_labels_only_floor(self, cohort):
+        scores = metadata_scores(cohort)
+        assert scores[0, 1] == 1  # same finding
+        assert scores[0, 2] == 0  # No Finding and Effusion
+
+
+def test_comparison_of_a_bundle_with_itself(cohort, evaluators, tiny_bundle, tmp_path):
+    comparison = compare_bundles(
+        tiny_bundle, tiny_bundle, cohort, evaluators=evaluators, cache_dir=tmp_path / "cache"
+    )
+    assert comparison.old == comparison.new
+    assert comparison.patients == 24
+    assert comparison.findings_counted == ("Effusion",)
+    for difference in comparison.new_minus_old.values():
+        assert (difference.value, difference.low, difference.high) == (0, 0, 0)
+    assert comparison.originals.same_image.value == pytest.approx(1)
+    assert comparison.originals.similarity == pytest.approx(1, abs=1e-5)
+
+
+def test_strengths_are_those_that_were_asked_for(cohort, evaluators, tiny_bundle, tmp_path):
+    comparison = compare_bundles(
+        tiny_bundle,
+        tiny_bundle,
+        cohort,
+        evaluators=evaluators,
+        cache_dir=tmp_path / "cache",
+        profile=Profile.VANILLA,
+        strengths=(0.05, 1.0),
+    )
+    assert comparison.old.similarity != comparison.new.similarity
+    assert comparison.old.kernel_distance != comparison.new.kernel_distance
+
+
+def test_data_sets_are_not_mixed(cohort, evaluators, tiny_bundle, tmp_path):
+    with pytest.raises(CohortError, match="0 images of 0 data sets"):
+        compare_bundles(
+            tiny_bundle,
+            tiny_bundle,
+            cohort.where(lambda row: False),
+            evaluators=evaluators,
+            cache_dir=tmp_path,
+        )
+
+
+def test_evaluators_share_nothing_with_the_embedded_critics():
+    root = Path(__file__).resolve().parents[2]
+    evaluators = Evaluators.load(root / "training" / "evaluators")
+    bundle = root / "privdiff_infer" / "bundles" / "privdiff-cxr-256"
+    critics = (
+        IdentityEmbedder.from_pretrained(bundle / "identity"),
+        RadiographReader.from_pretrained(bundle / "reader"),
+    )
+    for evaluator in (evaluators.verifier, evaluators.classifier):
+        for critic in critics:
+            assert evaluator.config["backbone"]["kind"] != critic.config["backbone"]["kind"]
+
+
+def _in_view(row, view):
+    return replace(row, view=view)

@@ -1,0 +1,255 @@
+"""`compare_bundles`: linkage and kept findings of two bundles on one cohort, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from privdiff_infer.errors import BundleError, CohortError, OptionError
+from privdiff_infer.model.bundle import BundleInfo, read_bundle
+from privdiff_infer.vocabulary import FINDINGS, FindingState, Profile
+from privdiff_training.cohort import Cohort
+from privdiff_training.evaluation.linkage import Linkage, LinkageTrial, metadata_scores
+from privdiff_training.evaluation.networks import Evaluators
+from privdiff_training.evaluation.redraw import redraw
+from privdiff_training.evaluation.statistics import (
+    Estimate,
+    auc,
+    bootstrap,
+    bootstrap_draws,
+    summarize,
+)
+from privdiff_training.images import load_images
+
+MIN_POSITIVES = 10
+"""A finding with fewer positive images in the cohort is left out of the macro AUC."""
+
+PatientStatistic = Callable[[Sequence[int], np.random.Generator], float]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What was measured on one set of images.
+
+    Attributes
+    ----------
+    same_image, follow_up
+        Linkage AUC of the verifier against the originals; 0.5 is chance, 1 is certain.
+    findings
+        Macro AUC of the classifier against the labels.
+    kernel_distance
+        KID to the originals under the classifier's features.
+    similarity
+        Mean cosine of an image and its original under the verifier.
+    """
+
+    same_image: Estimate
+    follow_up: Estimate
+    findings: Estimate
+    kernel_distance: float
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two bundles on one cohort.
+
+    Attributes
+    ----------
+    old, new
+        Figures of each bundle.
+    originals
+        The same networks on the originals: what an attacker gets and what findings allow when
+        nothing is done. The same-image figure is 1 by definition.
+    labels_only
+        Follow-up AUC of an attacker who knows the kept labels alone: the floor.
+    new_minus_old
+        Paired differences, by name of the figure.
+    findings_counted
+        The findings of the macro AUC.
+    images, patients
+        Size of the cohort.
+    """
+
+    old: Figures
+    new: Figures
+    originals: Figures
+    labels_only: Estimate
+    new_minus_old: dict[str, Estimate]
+    findings_counted: tuple[str, ...]
+    images: int
+    patients: int
+
+    def to_record(self) -> dict[str, Any]:
+        """Return the comparison for JSON."""
+        return asdict(self)
+
+
+def compare_bundles(
+    old: Path,
+    new: Path,
+    cohort: Cohort,
+    *,
+    evaluators: Evaluators,
+    cache_dir: Path,
+    profile: Profile = Profile.STANDARD,
+    strengths: tuple[float | None, float | None] = (None, None),
+    seed: int = 0,
+) -> Comparison:
+    """Measure linkage and findings of two bundles with the project's own evaluators.
+
+    The evaluators are fixed and saw originals only. An attacker who owns the tool and trains on
+    redrawn images is stronger, so these figures rank bundles; they do not bound the risk.
+
+    Parameters
+    ----------
+    old, new
+        Folders of bundles with the same image size.
+    cohort
+        Images that neither bundle nor evaluators were trained on, of one data set.
+    evaluators
+        Verifier and classifier.
+    cache_dir
+        Where prepared and redrawn images are kept.
+    profile
+        How both bundles sample.
+    strengths
+        Of the old and the new bundle; None takes the bundle's operating point.
+    seed
+        Of sampling and bootstraps.
+
+    Raises
+    ------
+    CohortError
+        If the cohort is empty or mixes data sets.
+    OptionError
+        If the bundles differ in image size.
+    """
+    _check(cohort)
+    infos = (read_bundle(old), read_bundle(new))
+    if infos[0].metadata.image_size != infos[1].metadata.image_size:
+        raise OptionError("the bundles differ in image size", "compare bundles of one size")
+    originals = (
+        load_images(cohort, infos[0].metadata.image_size, cache_dir).unsqueeze(1).float() / 255
+    )
+    measure = _Measurement(cohort, originals, evaluators, seed)
+    drawn = [
+        redraw(info.path, cohort, originals, profile, _strength(info, profile, s), seed, cache_dir)
+        for info, s in zip(infos, strengths, strict=True)
+    ]
+    return Comparison(
+        old=measure.figures(drawn[0]),
+        new=measure.figures(drawn[1]),
+        originals=measure.figures(originals),
+        labels_only=measure.labels_only(),
+        new_minus_old=measure.differences(drawn[0], drawn[1]),
+        findings_counted=tuple(FINDINGS[index] for index in measure.counted),
+        images=len(cohort),
+        patients=len(measure.rows_of_patient),
+    )
+
+
+class _Measurement:
+    """All statistics of one cohort under one pair of evaluators."""
+
+    def __init__(
+        self, cohort: Cohort, originals: Tensor, evaluators: Evaluators, seed: int
+    ) -> None:
+        self.cohort = cohort
+        self.originals = originals
+        self.evaluators = evaluators
+        self.seed = seed
+        self.gallery = evaluators.embeddings(originals)
+        self.trials = {kind: LinkageTrial(cohort, kind) for kind in Linkage}
+        self.states = np.array([[int(state) for state in row.findings] for row in cohort])
+        present = (self.states == FindingState.PRESENT).sum(0)
+        self.counted = [i for i in range(len(FINDINGS)) if present[i] >= MIN_POSITIVES]
+        units = np.array([row.unit for row in cohort])
+        self.rows_of_patient = [np.flatnonzero(units == unit) for unit in dict.fromkeys(units)]
+
+    def figures(self, images: Tensor) -> Figures:
+        statistics = self._statistics(images)
+        cosine = (self.evaluators.embeddings(images) * self.gallery).sum(-1)
+        return Figures(
+            **{
+                name: bootstrap(statistic, patients, self.seed)
+                for name, (statistic, patients) in statistics.items()
+            },
+            kernel_distance=self.evaluators.kernel_distance(self.originals, images, self.seed),
+            similarity=float(cosine.mean()),
+        )
+
+    def differences(self, old: Tensor, new: Tensor) -> dict[str, Estimate]:
+        """Return new - old of every statistic, over the same draws of patients and pairs."""
+        differences = {}
+        new_statistics = self._statistics(new)
+        for name, (statistic, patients) in self._statistics(old).items():
+            other, _ = new_statistics[name]
+            draws = bootstrap_draws(other, patients, self.seed) - bootstrap_draws(
+                statistic, patients, self.seed
+            )
+            value = float("nan")
+            if patients:
+                everybody = range(patients)
+                value = other(everybody, np.random.default_rng(self.seed)) - statistic(
+                    everybody, np.random.default_rng(self.seed)
+                )
+            differences[name] = summarize(value, draws, patients)
+        return differences
+
+    def labels_only(self) -> Estimate:
+        scores, trial = metadata_scores(self.cohort), self.trials[Linkage.FOLLOW_UP]
+        return bootstrap(
+            lambda patients, rng: trial.auc(scores, patients, rng), trial.patients, self.seed
+        )
+
+    def _statistics(self, images: Tensor) -> dict[str, tuple[PatientStatistic, int]]:
+        """Return every statistic of redrawn images by name, with its number of patients."""
+        scores = (self.evaluators.embeddings(images) @ self.gallery.mT).numpy()
+        logits = self.evaluators.findings(images).numpy()
+
+        def linked(trial: LinkageTrial) -> PatientStatistic:
+            return lambda patients, rng: trial.auc(scores, patients, rng)
+
+        def findings(patients: Sequence[int], rng: np.random.Generator) -> float:
+            rows = np.concatenate([self.rows_of_patient[patient] for patient in patients])
+            return self._macro_auc(logits[rows], self.states[rows])
+
+        statistics: dict[str, tuple[PatientStatistic, int]] = {
+            kind.value: (linked(trial), trial.patients) for kind, trial in self.trials.items()
+        }
+        return statistics | {"findings": (findings, len(self.rows_of_patient))}
+
+    def _macro_auc(self, logits: np.ndarray, states: np.ndarray) -> float:
+        areas = [
+            auc(
+                logits[states[:, index] == FindingState.PRESENT, index],
+                logits[states[:, index] == FindingState.ABSENT, index],
+            )
+            for index in self.counted
+        ]
+        return float(np.nanmean(areas)) if np.isfinite(areas).any() else float("nan")
+
+
+def _check(cohort: Cohort) -> None:
+    datasets = {row.dataset for row in cohort}
+    if len(datasets) != 1:
+        raise CohortError(
+            f"the cohort has {len(cohort)} images of {len(datasets)} data sets",
+            "compare on the images of one data set",
+        )
+
+
+def _strength(info: BundleInfo, profile: Profile, strength: float | None) -> float:
+    if strength is not None:
+        return strength
+    if profile not in info.metadata.operating_points:
+        raise BundleError(
+            f"bundle {info.name} has no operating point for {profile.value}", "name a strength"
+        )
+    return info.metadata.operating_points[profile].strength

@@ -1,0 +1,79 @@
+"""Areas under ROC curves with 95 % intervals from bootstraps over patients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+DRAWS = 500
+INTERVAL = (2.5, 97.5)  # percentiles
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure, its 95 % interval and the number of patients behind it.
+
+    All three numbers are NaN where the data do not suffice.
+    """
+
+    value: float
+    low: float
+    high: float
+    patients: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def auc(positive: np.ndarray, negative: np.ndarray) -> float:
+    """Return the chance that a positive score exceeds a negative one, ties counting half.
+
+    Examples
+    --------
+    >>> auc(np.array([2.0, 3.0]), np.array([1.0, 2.0]))
+    0.875
+    """
+    if not len(positive) or not len(negative):
+        return float("nan")
+    truth = np.concatenate((np.ones(len(positive)), np.zeros(len(negative))))
+    return float(roc_auc_score(truth, np.concatenate((positive, negative))))
+
+
+def bootstrap(
+    statistic: Callable[[Sequence[int], np.random.Generator], float], patients: int, seed: int
+) -> Estimate:
+    """Estimate a statistic of patients with a percentile interval.
+
+    Parameters
+    ----------
+    statistic
+        Maps indices of patients, with repetitions, and a generator to a number or NaN.
+    patients
+        Number of patients.
+    seed
+        Of all draws; equal seeds draw equal patients, which pairs two estimates.
+    """
+    draws = bootstrap_draws(statistic, patients, seed)
+    value = statistic(range(patients), np.random.default_rng(seed)) if patients else float("nan")
+    return summarize(value, draws, patients)
+
+
+def bootstrap_draws(
+    statistic: Callable[[Sequence[int], np.random.Generator], float], patients: int, seed: int
+) -> np.ndarray:
+    """Return the statistic of `DRAWS` resamples of the patients, shape (draws,)."""
+    draws = []
+    for draw in range(DRAWS if patients else 0):
+        rng = np.random.default_rng((seed, draw))
+        draws.append(statistic(rng.integers(patients, size=patients).tolist(), rng))
+    return np.array(draws)
+
+
+def summarize(value: float, draws: np.ndarray, patients: int) -> Estimate:
+    """Return an estimate from a value and its resamples; NaN resamples are left out."""
+    kept = draws[np.isfinite(draws)]
+    low, high = np.percentile(kept, INTERVAL) if len(kept) else (float("nan"),) * 2
+    return Estimate(value, float(low), float(high), patients)
