@@ -42,7 +42,7 @@ train-default: $(VENV)/.test
 	$(BIN)/privdiff assemble runs/bundle --config $(SMALL)/bundle.yaml -o privdiff_infer/bundles/privdiff-cxr-256
 
 docs-reference: $(VENV)/.test
-	$(BIN)/python docs/reference/make_cli.py
+	$(BIN)/typer privdiff_infer.cli utils docs --name privdiff --output docs/reference/cli.md
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(MAKE) --no-print-directory system-venv

@@ -183,8 +183,6 @@ def benchmark(
 
 def main() -> None:
     """Run `privdiff`; errors that were foreseen are one line and an exit code."""
-    for command in entry_points(group=COMMANDS):
-        command.load()(app)
     try:
         app()
     except PrivDiffError as error:
@@ -280,3 +278,7 @@ def _bundle_record(info: BundleInfo) -> dict[str, Any]:
         "size_bytes": info.size_bytes,
         "metadata": info.metadata.model_dump(mode="json"),
     }
+
+
+for _command in entry_points(group=COMMANDS):
+    _command.load()(app)

@@ -1,18 +1,39 @@
-"""`privdiff train`: one stage of training from its YAML file."""
+"""Commands for those who train: `train`, `assemble`, `compare`, `measure-gates`, `draw-sample`."""
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from privdiff_infer.model.bundle import DEFAULT_BUNDLE, find_bundle
+from privdiff_infer.vocabulary import Profile
+
+if TYPE_CHECKING:
+    from privdiff_training.cohort import Cohort
+    from privdiff_training.evaluation.compare import Comparison
+
+Manifest = Annotated[Path, typer.Option(help="CSV of the cohort.")]
+Dataset = Annotated[str, typer.Option(help="Data set of the manifest to use.")]
+Folds = Annotated[list[str] | None, typer.Option("--fold", help="Splits to use [all].")]
+CacheDir = Annotated[Path, typer.Option(help="Where prepared and redrawn images are kept.")]
+Results = Annotated[Path, typer.Option("--output", "-o", help="JSON file of the figures.")]
+Seed = Annotated[int, typer.Option(help="Of everything random.")]
+
+SHARED = Path("../shared/data/metadata.csv")
+NIH = "nih-chestxray14"
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this package to `privdiff`."""
     app.command("train")(train_stage)
     app.command("assemble")(assemble)
+    app.command("compare")(compare)
+    app.command("measure-gates")(measure_gates)
+    app.command("draw-sample")(draw_sample)
 
 
 def train_stage(
@@ -51,3 +72,136 @@ def assemble(
 
     metadata = assemble_bundle(components, load_config(config, BundleConfig), output)
     typer.echo(f"{metadata.name} {metadata.version}: {len(metadata.files)} files in {output}")
+
+
+def compare(
+    old: Annotated[str, typer.Argument(help="Bundle by name or folder.")],
+    new: Annotated[str, typer.Argument(help="Bundle by name or folder.")],
+    output: Results,
+    manifest: Manifest = SHARED,
+    dataset: Dataset = NIH,
+    fold: Folds = None,
+    select_patients: Annotated[
+        bool, typer.Option(help="Use the tenth of the patients that nothing is trained on.")
+    ] = True,
+    profile: Annotated[Profile, typer.Option(help="Way of sampling.")] = Profile.STANDARD,
+    old_strength: Annotated[float | None, typer.Option(help="[operating point]")] = None,
+    new_strength: Annotated[float | None, typer.Option(help="[operating point]")] = None,
+    evaluators: Annotated[Path, typer.Option(help="Folder of verifier and classifier.")] = Path(
+        "training/evaluators"
+    ),
+    cache_dir: CacheDir = Path("runs/cache"),
+    seed: Seed = 0,
+) -> None:
+    """Measure linkage and kept findings of two bundles with the project's own evaluators."""
+    from privdiff_training.evaluation.compare import compare_bundles
+    from privdiff_training.evaluation.networks import Evaluators
+
+    comparison = compare_bundles(
+        find_bundle(old),
+        find_bundle(new),
+        _cohort(manifest, dataset, fold, select=select_patients),
+        evaluators=Evaluators.load(evaluators),
+        cache_dir=cache_dir,
+        profile=profile,
+        strengths=(old_strength, new_strength),
+        seed=seed,
+    )
+    _write(output, comparison.to_record())
+    typer.echo(_table(comparison))
+
+
+def measure_gates(
+    output: Results,
+    model: Annotated[str, typer.Option(help="Bundle by name or folder.")] = DEFAULT_BUNDLE,
+    manifest: Manifest = SHARED,
+    dataset: Dataset = NIH,
+    fold: Folds = None,
+    cache_dir: CacheDir = Path("runs/cache"),
+    seed: Seed = 0,
+) -> None:
+    """Measure what the gates of a bundle let through and hold."""
+    from privdiff_training.evaluation import gates
+
+    figures = gates.measure_gates(
+        find_bundle(model), _cohort(manifest, dataset, fold), cache_dir, seed
+    )
+    _write(output, figures.to_record())
+    typer.echo(json.dumps(figures.to_record(), indent=2))
+
+
+def draw_sample(
+    images: Annotated[Path, typer.Argument(help="Folder for the images that are kept.")],
+    config: Annotated[Path, typer.Option(help="YAML file of the stage that names the images.")],
+    output: Results,
+    model: Annotated[str, typer.Option(help="Bundle by name or folder.")] = DEFAULT_BUNDLE,
+    unseen_fold: Annotated[str, typer.Option(help="Split of real images of other patients.")] = "3",
+    keep: Annotated[int, typer.Option(min=1, help="Images to keep.")] = 8,
+    check: Annotated[int, typer.Option(min=0, help="Further images to compare.")] = 200,
+    cache_dir: CacheDir = Path("runs/cache"),
+    seed: Seed = 0,
+) -> None:
+    """Draw images of nobody and compare each with every training image."""
+    from privdiff_training.cohort import Cohort, read_manifest
+    from privdiff_training.config import load_config
+    from privdiff_training.evaluation import sample
+    from privdiff_training.stages.diffusion import DiffusionConfig
+
+    data = load_config(config, DiffusionConfig).data
+    parts = data.read_sources()
+    training = Cohort(parts[0].root, tuple(row for part in parts for row in part))
+    datasets = {source.dataset for source in data.sources}
+    unseen = read_manifest(data.manifest).where(
+        lambda row: row.fold == unseen_fold and row.dataset in datasets
+    )
+    figures = sample.draw_sample(
+        find_bundle(model),
+        training,
+        unseen.without_units_of(training),
+        images,
+        keep=keep,
+        check=check,
+        cache_dir=cache_dir,
+        seed=seed,
+    )
+    _write(output, figures.to_record())
+    typer.echo(json.dumps(figures.to_record(), indent=2))
+
+
+def _cohort(
+    manifest: Path, dataset: str, folds: list[str] | None, *, select: bool = False
+) -> Cohort:
+    from privdiff_training.cohort import is_select_patient, read_manifest
+
+    return read_manifest(manifest).where(
+        lambda row: (
+            row.dataset == dataset
+            and (not folds or row.fold in folds)
+            and (not select or is_select_patient(row))
+        )
+    )
+
+
+def _write(path: Path, record: dict[str, Any]) -> None:
+    from privdiff_infer.release import write_json
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, record)
+
+
+def _table(comparison: Comparison) -> str:
+    columns = {
+        "originals": comparison.originals,
+        "old": comparison.old,
+        "new": comparison.new,
+    }
+    lines = [f"{comparison.images} images of {comparison.patients} patients"]
+    lines.append(f"{'':16}" + "".join(f"{name:>24}" for name in (*columns, "new - old")))
+    for name, difference in comparison.new_minus_old.items():
+        cells = [*(getattr(figures, name) for figures in columns.values()), difference]
+        lines.append(f"{name:16}" + "".join(f"{cell!s:>24}" for cell in cells))
+    for name in ("kernel_distance", "similarity"):
+        cells = [f"{getattr(figures, name):.4f}" for figures in columns.values()]
+        lines.append(f"{name:16}" + "".join(f"{cell:>24}" for cell in cells))
+    lines.append(f"follow-up linkage by the labels alone: {comparison.labels_only}")
+    return "\n".join(lines)

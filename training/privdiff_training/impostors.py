@@ -29,8 +29,9 @@ def impostors(radiographs: Tensor, generator: torch.Generator) -> Tensor:
     Tensor
         Same shape and range.
     """
-    kinds = torch.randint(len(_KINDS), (len(radiographs),), generator=generator).tolist()
-    made = [_KINDS[kind](image, generator) for kind, image in zip(kinds, radiographs, strict=True)]
+    makers = list(KINDS.values())
+    kinds = torch.randint(len(makers), (len(radiographs),), generator=generator).tolist()
+    made = [makers[kind](image, generator) for kind, image in zip(kinds, radiographs, strict=True)]
     return torch.stack(made).clamp(0, 1) if made else radiographs
 
 
@@ -99,16 +100,17 @@ def _scrambled(image: Tensor, generator: torch.Generator) -> Tensor:
     return _resized(folded, image.shape[-1], image.shape[-1])
 
 
-_KINDS: tuple[Callable[[Tensor, torch.Generator], Tensor], ...] = (
-    _turned,
-    _upside_down,
-    _inverted,
-    _cut_out,
-    _squashed,
-    _texture,
-    _shapes,
-    _scrambled,
-)
+KINDS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
+    "turned": _turned,
+    "upside down": _upside_down,
+    "inverted": _inverted,
+    "cut out": _cut_out,
+    "squashed": _squashed,
+    "texture": _texture,
+    "shapes": _shapes,
+    "scrambled": _scrambled,
+}
+"""Maps a radiograph (1, s, s) and a generator to an impostor of the same shape, by name."""
 
 
 def _draw(limit: int, generator: torch.Generator) -> int:
