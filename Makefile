@@ -43,6 +43,7 @@ train-default: $(VENV)/.test
 
 docs-reference: $(VENV)/.test
 	$(BIN)/typer privdiff_infer.cli utils docs --name privdiff --output docs/reference/cli.md
+	$(BIN)/python -c "from privdiff_training.reference import configuration_reference; print(configuration_reference(), end='')" > docs/reference/configuration.md
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(MAKE) --no-print-directory system-venv

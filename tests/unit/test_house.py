@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,22 +12,10 @@ import pytest
 import yaml
 from privdiff_training.assemble import BundleConfig
 from privdiff_training.config import load_config
-from privdiff_training.stages.autoencoder import AutoencoderConfig
-from privdiff_training.stages.diffusion import DiffusionConfig
-from privdiff_training.stages.distillation import DistillationConfig
-from privdiff_training.stages.identity import IdentityConfig
-from privdiff_training.stages.reader import ReaderConfig
-from privdiff_training.stages.suppression import SuppressionConfig
+from privdiff_training.reference import configuration_reference
+from privdiff_training.stages.registry import CONFIGS
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = {
-    "autoencoder": AutoencoderConfig,
-    "identity": IdentityConfig,
-    "reader": ReaderConfig,
-    "diffusion": DiffusionConfig,
-    "suppression": SuppressionConfig,
-    "distillation": DistillationConfig,
-}
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -74,3 +63,28 @@ def test_torchvision_is_not_needed():
 def test_configurations_are_understood(path):
     stage = yaml.safe_load(path.read_text()).get("stage")
     load_config(path, CONFIGS[stage] if stage else BundleConfig)
+
+
+def test_reference_of_configurations_is_up_to_date():
+    written = (ROOT / "docs" / "reference" / "configuration.md").read_text(encoding="utf-8")
+    assert written == configuration_reference(), "run `make docs-reference`"
+
+
+def test_reference_of_commands_is_up_to_date(tmp_path):
+    made = tmp_path / "cli.md"
+    command = ["typer", "privdiff_infer.cli", "utils", "docs", "--name", "privdiff"]
+    subprocess.run(
+        [sys.executable, "-m", *command, "--output", str(made)], check=True, capture_output=True
+    )
+    written = ROOT / "docs" / "reference" / "cli.md"
+    assert made.read_text() == written.read_text(), "run `make docs-reference`"
+
+
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_between_documents_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)#]+)", path.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (path.parent / target).exists(), target

@@ -22,18 +22,18 @@ class Strict(BaseModel):
 class SourceConfig(Strict):
     """Images of one data set in some splits, and their part of every batch."""
 
-    dataset: str = "cohort"
+    dataset: str = Field("cohort", description="Value of the manifest's column `dataset`.")
     folds: tuple[str, ...] | None = Field(None, description="Splits to use; none means all.")
-    share: float = Field(1.0, gt=0, le=1)
+    share: float = Field(1.0, gt=0, le=1, description="Part of every batch.")
 
 
 class DataConfig(Strict):
     """Where the images are and which of them train."""
 
-    manifest: Path = Path("../shared/data/metadata.csv")
+    manifest: Path = Field(Path("../shared/data/metadata.csv"), description="CSV of the cohort.")
     sources: tuple[SourceConfig, ...] = (SourceConfig(),)
-    image_size: int = Field(256, ge=32)
-    cache_dir: Path = Path("runs/cache")
+    image_size: int = Field(256, ge=32, description="Side of the model grid in pixels.")
+    cache_dir: Path = Field(Path("runs/cache"), description="For prepared pixels and latents.")
     exclude_units_of_folds: tuple[str, ...] = Field(
         (), description="Leave out images whose strict unit also occurs in these splits."
     )
@@ -65,18 +65,18 @@ class StageConfig(Strict):
 
     stage: str
     data: DataConfig = DataConfig()
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=1, description="Updates of the first player.")
     batch_size: int = Field(ge=1, description="Global batch over all processes.")
-    learning_rate: float = Field(1e-4, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    warmup_steps: int = Field(0, ge=0)
-    decay: Literal["none", "cosine"] = "none"
-    max_grad_norm: float = Field(1.0, gt=0)
-    ema_decay: float = Field(0.999, ge=0, lt=1)
-    seed: int = 0
-    checkpoint_every: int = Field(500, ge=1)
-    log_every: int = Field(20, ge=1)
-    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    learning_rate: float = Field(1e-4, gt=0, description="Of AdamW.")
+    weight_decay: float = Field(0.0, ge=0, description="Of AdamW.")
+    warmup_steps: int = Field(0, ge=0, description="Steps of rising learning rate.")
+    decay: Literal["none", "cosine"] = Field("none", description="Of the learning rate.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to it.")
+    ema_decay: float = Field(0.999, ge=0, lt=1, description="Of the exported average.")
+    seed: int = Field(0, description="Of everything random in the stage.")
+    checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints.")
+    log_every: int = Field(20, ge=1, description="Steps between log entries.")
+    mixed_precision: Literal["no", "fp16", "bf16"] = Field("no", description="Of accelerate.")
 
 
 ADULT_YEARS = AGE_BIN_EDGES[0]

@@ -30,7 +30,7 @@ class DistillationConfig(LatentStageConfig):
 
     stage: Literal["distillation"] = "distillation"
     adapter: str = Field("fast", description="Name of the LoRA weights in the bundle.")
-    rank: int = Field(16, ge=1)
+    rank: int = Field(16, ge=1, description="Of the LoRA weights.")
     findings_weight: float = Field(1.25, ge=1, description="w_diag.")
     attribute_weight: float = Field(0.25, ge=0, le=1, description="|w_s| of every attribute.")
 

@@ -17,7 +17,7 @@ from privdiff_infer.model.stable_diffusion import (
     load_stable_diffusion,
 )
 from privdiff_infer.model.strict_model import StrictModel
-from privdiff_training.config import load_config
+from privdiff_training.config import StageConfig, load_config
 from privdiff_training.loop import Stage
 from privdiff_training.stages.autoencoder import AutoencoderConfig, AutoencoderStage
 from privdiff_training.stages.diffusion import DiffusionConfig, DiffusionStage
@@ -134,6 +134,16 @@ STAGES: dict[str, Callable[[Path, Sources], Stage[Any]]] = {
     "diffusion": _diffusion,
     "suppression": _suppression,
     "distillation": _distillation,
+}
+
+
+CONFIGS: dict[str, type[StageConfig]] = {
+    "autoencoder": AutoencoderConfig,
+    "identity": IdentityConfig,
+    "reader": ReaderConfig,
+    "diffusion": DiffusionConfig,
+    "suppression": SuppressionConfig,
+    "distillation": DistillationConfig,
 }
 
 

@@ -42,19 +42,19 @@ class SuppressionConfig(LatentStageConfig):
 
     stage: Literal["suppression"] = "suppression"
     adapter: str = Field("standard", description="Name of the LoRA weights in the bundle.")
-    rank: int = Field(16, ge=1)
+    rank: int = Field(16, ge=1, description="Of the LoRA weights.")
     spg_mode: Literal["sg", "paper"] = Field(
         "sg", description="Repaired loss with stop-gradients, or the paper's L_SPG alone."
     )
-    spg_weight: float = Field(0.5, ge=0)
+    spg_weight: float = Field(0.5, ge=0, description="Of the SPG loss beside denoising.")
     findings_weight: float = Field(1.5, ge=1, description="w_diag.")
     attribute_weight: float = Field(0.5, ge=0, le=1, description="|w_s|.")
     adversarial_rows: int = Field(8, ge=0, description="Rows per batch that are decoded.")
     adversarial_below: float = Field(0.5, description="Decode only timesteps below this part of T.")
-    identity_weight: float = Field(1.0, ge=0)
-    attribute_loss_weight: float = Field(0.1, ge=0)
-    findings_loss_weight: float = Field(1.0, ge=0)
-    adversary_learning_rate: float = Field(1e-4, gt=0)
+    identity_weight: float = Field(1.0, ge=0, description="Of the identity adversary.")
+    attribute_loss_weight: float = Field(0.1, ge=0, description="Of the age and sex adversary.")
+    findings_loss_weight: float = Field(1.0, ge=0, description="Of consistent findings.")
+    adversary_learning_rate: float = Field(1e-4, gt=0, description="Of both adversaries.")
 
 
 class SuppressionStage(Stage[SuppressionConfig]):

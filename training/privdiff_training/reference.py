@@ -1,0 +1,62 @@
+"""The reference of all configuration keys, made from the classes that read them."""
+
+from __future__ import annotations
+
+import re
+from typing import get_args
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from privdiff_training.assemble import BundleConfig
+from privdiff_training.config import DataConfig, SourceConfig
+from privdiff_training.stages.backbones import BackboneConfig
+from privdiff_training.stages.diffusion import BranchConfig, SASMixture, ScheduleConfig
+from privdiff_training.stages.registry import CONFIGS
+
+INTRODUCTION = """# Configuration
+
+One YAML file per stage (`training/configs`), plus `bundle.yaml` for `privdiff assemble`. Unknown
+keys are errors. Keys without a default must be given.
+"""
+
+
+def configuration_reference() -> str:
+    """Return the reference as Markdown."""
+    stages = {f"Stage `{name}`": model for name, model in CONFIGS.items()}
+    parts: dict[str, type[BaseModel]] = {
+        "`data`": DataConfig,
+        "An entry of `data.sources`": SourceConfig,
+        "`backbone`": BackboneConfig,
+        "`schedule`": ScheduleConfig,
+        "`branches`, parts of a batch that carry each condition": BranchConfig,
+        "`sas`, parts of a batch in each mode": SASMixture,
+        "`bundle.yaml`": BundleConfig,
+        **stages,
+    }
+    return INTRODUCTION + "".join(_section(title, model) for title, model in parts.items())
+
+
+def _section(title: str, model: type[BaseModel]) -> str:
+    lines = ["", f"## {title}", "", "| key | type | default | |", "|---|---|---|---|"]
+    for name, field in model.model_fields.items():
+        default = "" if field.default is PydanticUndefined else f"`{_plain(field.default)}`"
+        lines.append(f"| `{name}` | {_kind(field)} | {default} | {field.description or ''} |")
+    return "\n".join(lines) + "\n"
+
+
+def _kind(field: FieldInfo) -> str:
+    annotation = field.annotation
+    if isinstance(annotation, type) and not get_args(annotation):
+        return annotation.__name__
+    without_modules = re.sub(r"\b[a-z_]+(\.[a-z_]+)*\.(?=[A-Z])", "", str(annotation))
+    return without_modules.replace("|", "\\|")
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, BaseModel):
+        return "see its section"
+    if isinstance(value, tuple) and any(isinstance(item, BaseModel) for item in value):
+        return "see its section"
+    return str(value)
