@@ -25,7 +25,7 @@ def command(config: Path, bundle: Path, run_dir: Path) -> list[str]:
     return [
         sys.executable,
         "-m",
-        "privdiff_infer.cli",
+        "privdiff_infer",
         "train",
         "autoencoder",
         *map(str, arguments),

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.shared, pytest.mark.slow]
 
 def anonymize(out: Path, *arguments: str) -> list[dict[str, str]]:
     """Run the command and return its crosswalk."""
-    command = [sys.executable, "-c", "from privdiff_infer.cli import main; main()", "anonymize"]
+    command = [sys.executable, "-m", "privdiff_infer", "anonymize"]
     subprocess.run([*command, *arguments, "-o", str(out)], check=False, capture_output=True)
     with (out / "private" / "crosswalk.csv").open(newline="") as file:
         return list(csv.DictReader(file))
@@ -44,7 +44,7 @@ def test_dicom_and_jpeg_files(tmp_path):
 
 
 def test_demo(tmp_path):
-    command = [sys.executable, "-c", "from privdiff_infer.cli import main; main()", "demo"]
+    command = [sys.executable, "-m", "privdiff_infer", "demo"]
     result = subprocess.run(
         [*command, "-o", str(tmp_path / "demo")], check=True, capture_output=True, text=True
     )

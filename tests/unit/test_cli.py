@@ -23,9 +23,8 @@ runner = CliRunner()
 
 def privdiff(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run `privdiff` as a user does."""
-    code = "from privdiff_infer.cli import main; main()"
     return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
+        [sys.executable, "-m", "privdiff_infer", *map(str, arguments)],
         check=False,
         capture_output=True,
         text=True,
