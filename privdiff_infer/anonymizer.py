@@ -27,7 +27,11 @@ STRENGTH_STEP = 0.1
 
 @dataclass(frozen=True)
 class AnonymizerOptions:
-    """What a user chooses; None means the bundle's operating point."""
+    """What a user chooses; None means the bundle's operating point.
+
+    `threads` is the number of CPU threads of one process. It decides the last bits of sums, so
+    equal bytes need equal threads; the default depends neither on the machine nor on the workers.
+    """
 
     profile: Profile = Profile.STANDARD
     strength: float | None = None
@@ -35,6 +39,7 @@ class AnonymizerOptions:
     device: str = "auto"
     precision: Precision = Precision.FLOAT32
     output_size: OutputSize = OutputSize.MODEL
+    threads: int = 1
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,7 @@ class Anonymizer:
         OptionError
             If the device does not exist or an option is out of range.
         """
+        torch.set_num_threads(options.threads)
         bundle = read_bundle(path)
         pipeline = PrivDiffPipeline.from_pretrained(path)
         pipeline.to(pick_device(options.device), getattr(torch, options.precision.value))

@@ -258,10 +258,7 @@ def _in_this_process(
 _loaded: list[ImageAnonymizer] = []  # one, in a worker process
 
 
-def _start_worker(factory: AnonymizerFactory, threads: int) -> None:
-    import torch
-
-    torch.set_num_threads(threads)
+def _start_worker(factory: AnonymizerFactory) -> None:
     _loaded.append(factory())
 
 
@@ -305,10 +302,9 @@ def _alone(path: Path, batch: Batch, factory: AnonymizerFactory) -> Outcome:
 
 
 def _pool(factory: AnonymizerFactory, workers: int) -> ProcessPoolExecutor:
-    threads = max(1, multiprocessing.cpu_count() // workers)
     return ProcessPoolExecutor(
         workers,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_start_worker,
-        initargs=(factory, threads),
+        initargs=(factory,),
     )

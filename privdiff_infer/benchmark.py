@@ -63,7 +63,7 @@ class BenchmarkResult:
 
 
 def run_benchmark(
-    bundle: Path, image: Path, repeat: int, device: str, precision: Precision
+    bundle: Path, image: Path, repeat: int, device: str, precision: Precision, threads: int
 ) -> BenchmarkResult:
     """Time reading, redrawing and checking one image, gates and repeated attempts included.
 
@@ -75,14 +75,16 @@ def run_benchmark(
         A radiograph.
     repeat
         Timed images per profile, after one that is not timed.
-    device, precision
+    device, precision, threads
         As for `privdiff anonymize`.
     """
     cold_start = _cold_start(bundle, device)
     speeds = []
     placed = ""
     for profile in Profile:
-        options = AnonymizerOptions(profile=profile, device=device, precision=precision)
+        options = AnonymizerOptions(
+            profile=profile, device=device, precision=precision, threads=threads
+        )
         anonymizer = Anonymizer.from_bundle(bundle, options)
         placed = str(anonymizer.pipeline.device)
         speeds.append(_time(anonymizer, image, repeat))

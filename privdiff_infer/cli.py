@@ -57,6 +57,9 @@ ProfileOption = Annotated[Profile, typer.Option(help="Way of sampling.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 PrecisionOption = Annotated[Precision, typer.Option(help="Number format of the networks.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes that share the images.")]
+Threads = Annotated[
+    int, typer.Option(min=1, help="CPU threads of one process; more are faster, other last bits.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -111,6 +114,7 @@ def anonymize(
     device: Device = "auto",
     precision: PrecisionOption = Precision.FLOAT32,
     workers: Workers = 1,
+    threads: Threads = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that stopped.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -123,7 +127,9 @@ def anonymize(
     options = RunOptions(
         out=output,
         bundle=bundle,
-        anonymizer=AnonymizerOptions(profile, strength, steps, device, precision, output_size),
+        anonymizer=AnonymizerOptions(
+            profile, strength, steps, device, precision, output_size, threads
+        ),
         output_format=output_format,
         seed=seed,
         workers=workers,
@@ -169,6 +175,7 @@ def models(as_json: Json = False) -> None:
 def benchmark(
     model: Model = DEFAULT_BUNDLE,
     repeat: Annotated[int, typer.Option(min=1, help="Timed images per profile.")] = 3,
+    threads: Threads = 1,
     device: Device = "auto",
     precision: PrecisionOption = Precision.FLOAT32,
     as_json: Json = False,
@@ -177,7 +184,7 @@ def benchmark(
     from privdiff_infer.benchmark import format_table, run_benchmark
 
     sample = find_sources([str(SAMPLE)])
-    result = run_benchmark(find_bundle(model), sample[0], repeat, device, precision)
+    result = run_benchmark(find_bundle(model), sample[0], repeat, device, precision, threads)
     typer.echo(json.dumps(result.to_record(), indent=2) if as_json else format_table(result))
 
 

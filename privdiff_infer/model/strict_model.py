@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusers.models.modeling_utils import ModelMixin
+from torch import nn
 from typing_extensions import Self
 
 from privdiff_infer.errors import BundleError
@@ -51,3 +52,11 @@ class StrictModel(ModelMixin):
             # product depends on the alignment. A copy is aligned as a new tensor is.
             weight.data = weight.data.clone()
         return model
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move or cast as any `torch.nn.Module`.
+
+        diffusers 0.42 warns on every cast of modules that should stay in float32, though there are
+        none.
+        """
+        return nn.Module.to(self, *args, **kwargs)
