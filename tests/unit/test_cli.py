@@ -15,8 +15,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from privdiff_infer import cli
 from privdiff_infer.cli import app
 from privdiff_infer.radiograph import read_radiograph
+from privdiff_infer.vocabulary import Profile
 
 runner = CliRunner()
 
@@ -210,8 +212,6 @@ def test_commands_of_the_training_package_are_found():
 
 
 def test_stopping_keeps_what_is_done(tiny_bundle, pictures, tmp_path, monkeypatch):
-    import privdiff_infer.cli as cli
-
     follow = cli._follow
 
     def interrupted(run, files, outcomes, *, quiet):
@@ -227,6 +227,39 @@ def test_stopping_keeps_what_is_done(tiny_bundle, pictures, tmp_path, monkeypatc
     monkeypatch.undo()
     assert anonymize(tiny_bundle, pictures, "-o", out, "--resume").exit_code == 0
     assert len((out / "private" / "crosswalk.csv").read_text().splitlines()) == 4
+
+
+def test_models_lists_hashes():
+    result = runner.invoke(app, ["models", "--json"])
+    (record,) = json.loads(result.stdout)
+    assert record["name"] == "privdiff-cxr-256"
+    assert len(record["sha256"]) == 64
+    assert record["metadata"]["files"]
+    assert "match their hashes" in runner.invoke(app, ["models"]).stdout
+
+
+def test_benchmark(tiny_bundle, monkeypatch, pictures):
+    monkeypatch.setattr(cli, "SAMPLE", pictures)
+    arguments = ["benchmark", "--model", str(tiny_bundle), "--device", "cpu", "--repeat", "1"]
+    record = json.loads(runner.invoke(app, [*arguments, "--json"]).stdout)
+    assert [speed["profile"] for speed in record["profiles"]] == [p.value for p in Profile]
+    assert all(speed["median"] > 0 for speed in record["profiles"])
+    assert record["peak_memory"] > 50e6
+    assert "s/image" in runner.invoke(app, arguments).stdout
+
+
+def test_demo_replaces_a_demo_and_nothing_else(tiny_bundle, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "SAMPLE", pictures)
+    monkeypatch.setattr(cli, "DEFAULT_BUNDLE", str(tiny_bundle))
+    out = tmp_path / "demo"
+    for _ in range(2):
+        result = runner.invoke(app, ["demo", "-o", str(out)])
+        assert result.exit_code == 0
+        assert result.stdout.splitlines()[-1] == f"report: {out / 'release' / 'report.html'}"
+    (out / "thesis.tex").touch()
+    result = runner.invoke(app, ["demo", "-o", str(out)])
+    assert "holds files that no run" in str(result.exception)
+    assert (out / "thesis.tex").exists()
 
 
 def _tree(folder: Path) -> dict[str, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -316,6 +317,13 @@ class TestAnyFile:
             read_radiograph(tmp_path / "nothing")
         with pytest.raises(ImageRejected, match="folder"):
             read_radiograph(tmp_path)
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+    def test_no_permission(self, tmp_path):
+        (tmp_path / "file").write_bytes(b"x")
+        (tmp_path / "file").chmod(0)
+        with pytest.raises(ImageRejected, match="no permission"):
+            read_radiograph(tmp_path / "file")
 
     def test_message_does_not_name_the_file(self, read):
         with pytest.raises(ImageRejected) as caught:
