@@ -12,6 +12,7 @@ import torch
 from privdiff_training.cohort import Cohort, read_manifest
 from privdiff_training.evaluation import statistics
 from privdiff_training.evaluation.compare import compare_bundles
+from privdiff_training.evaluation.components import measure_components
 from privdiff_training.evaluation.linkage import Linkage, LinkageTrial, metadata_scores
 from privdiff_training.evaluation.networks import Evaluators
 from privdiff_training.evaluation.statistics import auc, bootstrap
@@ -122,6 +123,14 @@ def test_strengths_are_those_that_were_asked_for(cohort, evaluators, tiny_bundle
     )
     assert comparison.old.similarity != comparison.new.similarity
     assert comparison.old.kernel_distance != comparison.new.kernel_distance
+
+
+def test_components(cohort, tiny_bundle, tmp_path):
+    figures = measure_components(tiny_bundle, cohort, tmp_path / "cache")
+    assert figures.images == 48
+    assert 0 < figures.reconstruction_psnr < 60
+    assert figures.fine_detail_kept > 0
+    assert figures.findings.low <= figures.findings.value <= figures.findings.high
 
 
 def test_data_sets_are_not_mixed(cohort, evaluators, tiny_bundle, tmp_path):

@@ -1,4 +1,4 @@
-"""Commands for those who train: `train`, `assemble`, `compare`, `measure-gates`, `draw-sample`."""
+"""The commands for those who train and measure models."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def register(app: typer.Typer) -> None:
     app.command("assemble")(assemble)
     app.command("compare")(compare)
     app.command("measure-gates")(measure_gates)
+    app.command("measure-components")(measure_components)
     app.command("draw-sample")(draw_sample)
 
 
@@ -124,6 +125,25 @@ def measure_gates(
     from privdiff_training.evaluation import gates
 
     figures = gates.measure_gates(
+        find_bundle(model), _cohort(manifest, dataset, fold), cache_dir, seed
+    )
+    _write(output, figures.to_record())
+    typer.echo(json.dumps(figures.to_record(), indent=2))
+
+
+def measure_components(
+    output: Results,
+    model: Annotated[str, typer.Option(help="Bundle by name or folder.")] = DEFAULT_BUNDLE,
+    manifest: Manifest = SHARED,
+    dataset: Dataset = NIH,
+    fold: Folds = None,
+    cache_dir: CacheDir = Path("runs/cache"),
+    seed: Seed = 0,
+) -> None:
+    """Measure autoencoder, identity network and reader of a bundle."""
+    from privdiff_training.evaluation import components
+
+    figures = components.measure_components(
         find_bundle(model), _cohort(manifest, dataset, fold), cache_dir, seed
     )
     _write(output, figures.to_record())

@@ -12,22 +12,19 @@ from torch import Tensor
 
 from privdiff_infer.errors import BundleError, CohortError, OptionError
 from privdiff_infer.model.bundle import BundleInfo, read_bundle
-from privdiff_infer.vocabulary import FINDINGS, FindingState, Profile
+from privdiff_infer.vocabulary import Profile
 from privdiff_training.cohort import Cohort
+from privdiff_training.evaluation.findings import FindingsTrial
 from privdiff_training.evaluation.linkage import Linkage, LinkageTrial, metadata_scores
 from privdiff_training.evaluation.networks import Evaluators
 from privdiff_training.evaluation.redraw import redraw
 from privdiff_training.evaluation.statistics import (
     Estimate,
-    auc,
     bootstrap,
     bootstrap_draws,
     summarize,
 )
 from privdiff_training.images import load_images
-
-MIN_POSITIVES = 10
-"""A finding with fewer positive images in the cohort is left out of the macro AUC."""
 
 PatientStatistic = Callable[[Sequence[int], np.random.Generator], float]
 
@@ -148,9 +145,9 @@ def compare_bundles(
         originals=measure.figures(originals),
         labels_only=measure.labels_only(),
         new_minus_old=measure.differences(drawn[0], drawn[1]),
-        findings_counted=tuple(FINDINGS[index] for index in measure.counted),
+        findings_counted=measure.trial_of_findings.counted,
         images=len(cohort),
-        patients=len(measure.rows_of_patient),
+        patients=measure.trial_of_findings.patients,
     )
 
 
@@ -166,11 +163,7 @@ class _Measurement:
         self.seed = seed
         self.gallery = evaluators.embeddings(originals)
         self.trials = {kind: LinkageTrial(cohort, kind) for kind in Linkage}
-        self.states = np.array([[int(state) for state in row.findings] for row in cohort])
-        present = (self.states == FindingState.PRESENT).sum(0)
-        self.counted = [i for i in range(len(FINDINGS)) if present[i] >= MIN_POSITIVES]
-        units = np.array([row.unit for row in cohort])
-        self.rows_of_patient = [np.flatnonzero(units == unit) for unit in dict.fromkeys(units)]
+        self.trial_of_findings = FindingsTrial(cohort)
 
     def figures(self, images: Tensor) -> Figures:
         statistics = self._statistics(images)
@@ -217,23 +210,12 @@ class _Measurement:
             return lambda patients, rng: trial.auc(scores, patients, rng)
 
         def findings(patients: Sequence[int], rng: np.random.Generator) -> float:
-            rows = np.concatenate([self.rows_of_patient[patient] for patient in patients])
-            return self._macro_auc(logits[rows], self.states[rows])
+            return self.trial_of_findings.auc(logits, patients)
 
         statistics: dict[str, tuple[PatientStatistic, int]] = {
             kind.value: (linked(trial), trial.patients) for kind, trial in self.trials.items()
         }
-        return statistics | {"findings": (findings, len(self.rows_of_patient))}
-
-    def _macro_auc(self, logits: np.ndarray, states: np.ndarray) -> float:
-        areas = [
-            auc(
-                logits[states[:, index] == FindingState.PRESENT, index],
-                logits[states[:, index] == FindingState.ABSENT, index],
-            )
-            for index in self.counted
-        ]
-        return float(np.nanmean(areas)) if np.isfinite(areas).any() else float("nan")
+        return statistics | {"findings": (findings, self.trial_of_findings.patients)}
 
 
 def _check(cohort: Cohort) -> None:
