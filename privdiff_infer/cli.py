@@ -195,6 +195,10 @@ def main() -> None:
     except PrivDiffError as error:
         typer.echo(f"privdiff: {error}", err=True)
         sys.exit(EXIT_USAGE)
+    except ModuleNotFoundError as error:  # of an extra that is not installed
+        remedy = "install the extra with pip install 'privdiff[train]'"
+        typer.echo(f"privdiff: the module {error.name} is missing; {remedy}", err=True)
+        sys.exit(EXIT_USAGE)
 
 
 def _perform(run: Run, files: Sequence[Path], as_json: bool) -> None:
