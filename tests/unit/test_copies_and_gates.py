@@ -38,12 +38,12 @@ def index() -> TrainingSet:
     ids=["same", "mirrored", "contrast", "brightness"],
 )
 def test_copies_are_found(index, disguise):
-    thresholds = CopyThresholds.of(index.nearest(blobs(200, 2)))
+    thresholds = CopyThresholds.of([index.nearest(blobs(200, 2))])
     assert thresholds.is_copy(index.nearest(disguise(blobs(40, 1)))).all()
 
 
 def test_strangers_are_not_copies(index):
-    thresholds = CopyThresholds.of(index.nearest(blobs(200, 2)))
+    thresholds = CopyThresholds.of([index.nearest(blobs(200, 2))])
     assert thresholds.is_copy(index.nearest(blobs(200, 3))).float().mean() < 0.08
 
 

@@ -62,6 +62,14 @@ class Cohort:
         """Return the rows for which `keep` is true."""
         return Cohort(self.root, tuple(row for row in self.rows if keep(row)))
 
+    def by_dataset(self) -> dict[str, Cohort]:
+        """Return the rows of each data set, by its name."""
+        names = sorted({row.dataset for row in self.rows})
+        return {
+            name: Cohort(self.root, tuple(row for row in self.rows if row.dataset == name))
+            for name in names
+        }
+
     def without_units_of(self, other: Cohort) -> Cohort:
         """Return the rows whose strict unit does not occur in `other`."""
         units = {row.unit for row in other}

@@ -1,12 +1,14 @@
 """Whether drawn images are copies of training images: nearest neighbours, mirrored ones too.
 
-An image is called a copy if it lies closer to a training image than all but a hundredth of real
-images of other patients do, under either of two distances: 1 - cosine of an identity network, and
-the root mean square of pixels at 64 x 64 after each image is scaled to zero mean and unit variance.
+An image is called a copy if it lies closer to a training image than all but a hundredth of the
+real images of other patients of some data set do, under either of two distances: 1 - cosine of an
+identity network, and the root mean square of pixels at 64 x 64 after each image is scaled to zero
+mean and unit variance.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,11 +38,15 @@ class CopyThresholds:
     pixels: float
 
     @classmethod
-    def of(cls, real: NearestNeighbours) -> CopyThresholds:
-        """Take the quantiles of images that are certainly no copies."""
+    def of(cls, real: Sequence[NearestNeighbours]) -> CopyThresholds:
+        """Take the quantiles of images that are certainly no copies, the largest of all groups.
+
+        Radiographs of one data set lie closer to each other than those of another: a threshold of
+        all together would be too lax for the rest.
+        """
         return cls(
-            float(real.embedding.quantile(QUANTILE)),
-            float(real.pixels.quantile(QUANTILE)),
+            max(float(group.embedding.quantile(QUANTILE)) for group in real),
+            max(float(group.pixels.quantile(QUANTILE)) for group in real),
         )
 
     def is_copy(self, images: NearestNeighbours) -> Tensor:

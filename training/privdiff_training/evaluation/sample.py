@@ -18,7 +18,7 @@ from privdiff_infer.pipeline import PrivDiffPipeline
 from privdiff_infer.release import write_atomically
 from privdiff_infer.vocabulary import FINDING_TOKENS, NO_FINDING, FindingState, Profile
 from privdiff_training.cohort import Cohort
-from privdiff_training.evaluation.copies import CopyThresholds, TrainingSet
+from privdiff_training.evaluation.copies import CopyThresholds, NearestNeighbours, TrainingSet
 from privdiff_training.images import load_images
 from privdiff_training.sampling import generator_for
 
@@ -49,9 +49,11 @@ class SampleFigures:
     not_frontal
         How many the frontal gate would hold.
     thresholds
-        1 % quantiles of fold-3 images, by distance.
-    nearest_drawn, nearest_real
-        Smallest and median nearest-neighbour distances of drawn and of real images, by distance.
+        1 % quantiles of real images of other patients, by distance: the largest of all data sets.
+    nearest_drawn
+        Smallest and median nearest-neighbour distances of drawn images, by distance.
+    nearest_real
+        The same of real images, by data set and distance.
     training_images, real_images
         Numbers behind them.
     """
@@ -61,7 +63,7 @@ class SampleFigures:
     not_frontal: int
     thresholds: dict[str, float]
     nearest_drawn: dict[str, dict[str, float]]
-    nearest_real: dict[str, dict[str, float]]
+    nearest_real: dict[str, dict[str, dict[str, float]]]
     training_images: int
     real_images: int
 
@@ -109,8 +111,11 @@ def draw_sample(
     size = read_bundle(bundle).metadata.image_size
     threshold = read_bundle(bundle).metadata.gates.frontal_logit
     index = TrainingSet(_images(training, size, cache_dir), pipeline.identity)
-    real = index.nearest(_images(unseen, size, cache_dir))
-    thresholds = CopyThresholds.of(real)
+    groups = {
+        dataset: index.nearest(_images(part, size, cache_dir))
+        for dataset, part in unseen.by_dataset().items()
+    }
+    thresholds = CopyThresholds.of(list(groups.values()))
 
     drawn = _draw(pipeline, keep + check, size, seed)
     nearest = index.nearest(drawn)
@@ -128,8 +133,8 @@ def draw_sample(
         copies=int(copies.sum()),
         not_frontal=int((~frontal).sum()),
         thresholds={"embedding": thresholds.embedding, "pixels": thresholds.pixels},
-        nearest_drawn=_summary(nearest.embedding, nearest.pixels),
-        nearest_real=_summary(real.embedding, real.pixels),
+        nearest_drawn=_summary(nearest),
+        nearest_real={dataset: _summary(real) for dataset, real in groups.items()},
         training_images=len(training),
         real_images=len(unseen),
     )
@@ -169,8 +174,8 @@ def _images(cohort: Cohort, size: int, cache_dir: Path) -> Tensor:
     return load_images(cohort, size, cache_dir).unsqueeze(1).float() / 255
 
 
-def _summary(embedding: Tensor, pixels: Tensor) -> dict[str, dict[str, float]]:
+def _summary(nearest: NearestNeighbours) -> dict[str, dict[str, float]]:
     return {
         name: {"smallest": float(values.min()), "median": float(values.median())}
-        for name, values in (("embedding", embedding), ("pixels", pixels))
+        for name, values in (("embedding", nearest.embedding), ("pixels", nearest.pixels))
     }
