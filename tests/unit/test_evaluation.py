@@ -118,7 +118,7 @@ def test_strengths_are_those_that_were_asked_for(cohort, evaluators, tiny_bundle
         cohort,
         evaluators=evaluators,
         cache_dir=tmp_path / "cache",
-        profile=Profile.VANILLA,
+        profiles=(Profile.VANILLA, Profile.VANILLA),
         strengths=(0.05, 1.0),
     )
     assert comparison.old.similarity != comparison.new.similarity

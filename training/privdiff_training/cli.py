@@ -85,7 +85,8 @@ def compare(
     select_patients: Annotated[
         bool, typer.Option(help="Use the tenth of the patients that nothing is trained on.")
     ] = True,
-    profile: Annotated[Profile, typer.Option(help="Way of sampling.")] = Profile.STANDARD,
+    old_profile: Annotated[Profile, typer.Option(help="Way of sampling.")] = Profile.STANDARD,
+    new_profile: Annotated[Profile, typer.Option(help="Way of sampling.")] = Profile.STANDARD,
     old_strength: Annotated[float | None, typer.Option(help="[operating point]")] = None,
     new_strength: Annotated[float | None, typer.Option(help="[operating point]")] = None,
     evaluators: Annotated[Path, typer.Option(help="Folder of verifier and classifier.")] = Path(
@@ -104,7 +105,7 @@ def compare(
         _cohort(manifest, dataset, fold, select=select_patients),
         evaluators=Evaluators.load(evaluators),
         cache_dir=cache_dir,
-        profile=profile,
+        profiles=(old_profile, new_profile),
         strengths=(old_strength, new_strength),
         seed=seed,
     )

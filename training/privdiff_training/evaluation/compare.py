@@ -94,7 +94,7 @@ def compare_bundles(
     *,
     evaluators: Evaluators,
     cache_dir: Path,
-    profile: Profile = Profile.STANDARD,
+    profiles: tuple[Profile, Profile] = (Profile.STANDARD, Profile.STANDARD),
     strengths: tuple[float | None, float | None] = (None, None),
     seed: int = 0,
 ) -> Comparison:
@@ -113,10 +113,9 @@ def compare_bundles(
         Verifier and classifier.
     cache_dir
         Where prepared and redrawn images are kept.
-    profile
-        How both bundles sample.
-    strengths
-        Of the old and the new bundle; None takes the bundle's operating point.
+    profiles, strengths
+        How the old and the new bundle sample; strength None takes the bundle's operating point.
+        Two profiles of one bundle are compared by naming it twice.
     seed
         Of sampling and bootstraps.
 
@@ -136,8 +135,16 @@ def compare_bundles(
     )
     measure = _Measurement(cohort, originals, evaluators, seed)
     drawn = [
-        redraw(info.path, cohort, originals, profile, _strength(info, profile, s), seed, cache_dir)
-        for info, s in zip(infos, strengths, strict=True)
+        redraw(
+            info.path,
+            cohort,
+            originals,
+            profile,
+            _strength(info, profile, strength),
+            seed,
+            cache_dir,
+        )
+        for info, profile, strength in zip(infos, profiles, strengths, strict=True)
     ]
     return Comparison(
         old=measure.figures(drawn[0]),
