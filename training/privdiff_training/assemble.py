@@ -19,6 +19,7 @@ from privdiff_infer.model.bundle import (
     METADATA,
     BundleMetadata,
     GateThresholds,
+    Measured,
     OperatingPoint,
     bundle_files,
     file_sha256,
@@ -45,6 +46,9 @@ class BundleConfig(Strict):
     operating_points: dict[Profile, OperatingPoint]
     gates: GateThresholds = GateThresholds()
     evaluated_under_18: bool = False
+    measured: dict[Profile, dict[str, Measured]] = Field(
+        {}, description="Measured risk and utility, by profile and strength; see docs/results."
+    )
 
 
 def assemble_bundle(components: Path, config: BundleConfig, output: Path) -> BundleMetadata:
