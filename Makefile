@@ -74,9 +74,9 @@ clean:
 COMPARE = $(BIN)/privdiff compare privdiff-cxr-256 privdiff-cxr-256 --fold 0 --fold 1 --fold 2
 .PHONY: results
 results: $(VENV)/.test
-	$(BIN)/privdiff measure-components --fold 3 -o docs/results/components.json
-	$(BIN)/privdiff measure-gates --fold 3 -o docs/results/gates.json
-	$(BIN)/privdiff measure-gates --dataset hannover-covid19 -o docs/results/gates-hannover.json
+	$(BIN)/privdiff measure components --fold 3 -o docs/results/components.json
+	$(BIN)/privdiff measure gates --fold 3 -o docs/results/gates.json
+	$(BIN)/privdiff measure gates --dataset hannover-covid19 -o docs/results/gates-hannover.json
 	for s in 0.2 0.4 0.6 0.8 1.0; do \
 		$(COMPARE) --old-profile vanilla --new-profile standard --old-strength $$s --new-strength $$s \
 			-o docs/results/comparison-standard-$$s.json || exit 1; \

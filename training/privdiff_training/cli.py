@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,13 +28,19 @@ SHARED = Path("../shared/data/metadata.csv")
 NIH = "nih-chestxray14"
 
 
+class Measurement(str, Enum):
+    """What `privdiff measure` measures."""
+
+    COMPONENTS = "components"
+    GATES = "gates"
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands of this package to `privdiff`."""
     app.command("train")(train_stage)
     app.command("assemble")(assemble)
     app.command("compare")(compare)
-    app.command("measure-gates")(measure_gates)
-    app.command("measure-components")(measure_components)
+    app.command("measure")(measure)
     app.command("draw-sample")(draw_sample)
 
 
@@ -113,7 +120,8 @@ def compare(
     typer.echo(_table(comparison))
 
 
-def measure_gates(
+def measure(
+    what: Annotated[Measurement, typer.Argument(help="What of the bundle to measure.")],
     output: Results,
     model: Annotated[str, typer.Option(help="Bundle by name or folder.")] = DEFAULT_BUNDLE,
     manifest: Manifest = SHARED,
@@ -122,31 +130,12 @@ def measure_gates(
     cache_dir: CacheDir = Path("runs/cache"),
     seed: Seed = 0,
 ) -> None:
-    """Measure what the gates of a bundle let through and hold."""
-    from privdiff_training.evaluation import gates
+    """Measure the networks of a bundle one by one, or what its gates let through and hold."""
+    from privdiff_training.evaluation.components import measure_components
+    from privdiff_training.evaluation.gates import measure_gates
 
-    figures = gates.measure_gates(
-        find_bundle(model), _cohort(manifest, dataset, fold), cache_dir, seed
-    )
-    _write(output, figures.to_record())
-    typer.echo(json.dumps(figures.to_record(), indent=2))
-
-
-def measure_components(
-    output: Results,
-    model: Annotated[str, typer.Option(help="Bundle by name or folder.")] = DEFAULT_BUNDLE,
-    manifest: Manifest = SHARED,
-    dataset: Dataset = NIH,
-    fold: Folds = None,
-    cache_dir: CacheDir = Path("runs/cache"),
-    seed: Seed = 0,
-) -> None:
-    """Measure autoencoder, identity network and reader of a bundle."""
-    from privdiff_training.evaluation import components
-
-    figures = components.measure_components(
-        find_bundle(model), _cohort(manifest, dataset, fold), cache_dir, seed
-    )
+    function = measure_gates if what is Measurement.GATES else measure_components
+    figures = function(find_bundle(model), _cohort(manifest, dataset, fold), cache_dir, seed)
     _write(output, figures.to_record())
     typer.echo(json.dumps(figures.to_record(), indent=2))
 
