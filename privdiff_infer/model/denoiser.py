@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -122,14 +123,17 @@ class PrivDiffDenoiser(StrictModel, ConfigMixin):
         """
         name = folder.name
         stored = set(load_file(folder / ADAPTER_WEIGHTS))
-        self.unet.load_lora_adapter(
-            str(folder),
-            prefix=None,
-            adapter_name=name,
-            weight_name=ADAPTER_WEIGHTS,
-            use_safetensors=True,
-            local_files_only=True,
-        )
+        with warnings.catch_warnings():
+            # Several adapters beside each other are what a bundle is meant to have.
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+            self.unet.load_lora_adapter(
+                str(folder),
+                prefix=None,
+                adapter_name=name,
+                weight_name=ADAPTER_WEIGHTS,
+                use_safetensors=True,
+                local_files_only=True,
+            )
         expected = set(get_peft_model_state_dict(self.unet, adapter_name=name))
         refuse_incomplete(f"adapter {name}", sorted(expected - stored), sorted(stored - expected))
         self.activate_adapter(None)

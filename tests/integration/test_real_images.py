@@ -50,4 +50,6 @@ def test_demo(tmp_path):
     )
     report = result.stdout.strip().splitlines()[-1].removeprefix("report: ")
     assert Path(report).is_file()
-    assert len(list((tmp_path / "demo" / "release" / "images").iterdir())) == 8
+    crosswalk = (tmp_path / "demo" / "private" / "crosswalk.csv").read_text().splitlines()
+    assert len(crosswalk) == 1 + 8
+    assert sum("released" in line for line in crosswalk) >= 6
