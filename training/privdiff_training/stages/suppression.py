@@ -33,9 +33,6 @@ from privdiff_training.stages.diffusion import (
 )
 from privdiff_training.stages.reader import UNLABELLED
 
-IDENTITY_MARGIN = -0.7
-"""Cosine below which the identity loss asks for no more (GMIA, arXiv 2501.09114)."""
-
 
 class SuppressionConfig(LatentStageConfig):
     """Keys of the suppression stage; the data keys must be those of the diffusion stage."""
@@ -52,6 +49,13 @@ class SuppressionConfig(LatentStageConfig):
     adversarial_rows: int = Field(8, ge=0, description="Rows per batch that are decoded.")
     adversarial_below: float = Field(0.5, description="Decode only timesteps below this part of T.")
     identity_weight: float = Field(1.0, ge=0, description="Of the identity adversary.")
+    identity_margin: float = Field(
+        0.5,
+        ge=-1,
+        le=1,
+        description="Cosine below which the identity adversary rests: that of strangers. "
+        "Far below (GMIA, arXiv 2501.09114, takes -0.7) everybody becomes one archetype.",
+    )
     attribute_loss_weight: float = Field(0.1, ge=0, description="Of the age and sex adversary.")
     findings_loss_weight: float = Field(1.0, ge=0, description="Of consistent findings.")
     adversary_learning_rate: float = Field(1e-4, gt=0, description="Of both adversaries.")
@@ -179,7 +183,7 @@ class SuppressionStage(Stage[SuppressionConfig]):
         identity = self.networks["identity_adversary"]
         attributes = self.networks["attribute_adversary"]
         similarity = (identity(redrawn) * identity(originals).detach()).sum(dim=-1)
-        identity_loss = functional.relu(similarity - IDENTITY_MARGIN).mean()
+        identity_loss = functional.relu(similarity - config.identity_margin).mean()
         reading = attributes(redrawn)
         # The most private answer of an attribute head is one that prefers no class.
         attribute_loss = (
