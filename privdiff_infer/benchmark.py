@@ -7,33 +7,114 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
+from rich.progress import track
+from torch import Tensor
 
-from privdiff_infer.anonymizer import Anonymizer, AnonymizerOptions
+from privdiff_infer.anonymizer import Anonymizer, AnonymizerOptions, operating_strength
+from privdiff_infer.device import pick_device
+from privdiff_infer.model.bundle import BundleInfo, read_bundle
+from privdiff_infer.model.guidance import Guidance, guided_prediction, sensitive_branch
+from privdiff_infer.model_grid import to_model_grid
+from privdiff_infer.pipeline import Conditions, PrivDiffPipeline
+from privdiff_infer.profiles import ProfileSettings
 from privdiff_infer.radiograph import read_radiograph
 from privdiff_infer.vocabulary import Precision, Profile
 
-_COLD_START = (
+NAIVE = "naive"
+"""The paper's sampler as it is written: 50 steps, three branches, each in a call of its own."""
+
+_LOAD = (
     "import sys; from pathlib import Path; from privdiff_infer.anonymizer import *; "
-    "Anonymizer.from_bundle(Path(sys.argv[1]), AnonymizerOptions(device=sys.argv[2]))"
+    "a = Anonymizer.from_bundle(Path(sys.argv[1]), AnonymizerOptions(device=sys.argv[2], "
+    "threads=int(sys.argv[3])))"
+)
+_FIRST_IMAGE = (
+    f"{_LOAD}; from privdiff_infer.radiograph import *; "
+    "a.anonymize(read_radiograph(Path(sys.argv[4])), 0)"
 )
 
 
 @dataclass(frozen=True)
-class ProfileSpeed:
-    """Seconds per image of one profile: median and extremes of the timed images."""
+class BenchmarkOptions:
+    """What to time, and on what.
+
+    Attributes
+    ----------
+    repeat
+        Timed calls of each kind, after one that is not timed.
+    batch_sizes
+        Images per call of the pipeline.
+    soak
+        Images that are redrawn one after the other to watch the memory; 0 leaves it out.
+    device, precision, threads
+        As for `privdiff anonymize`.
+    """
+
+    repeat: int = 3
+    batch_sizes: tuple[int, ...] = (1, 8)
+    soak: int = 0
+    device: str = "auto"
+    precision: Precision = Precision.FLOAT32
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Seconds per image: median and extremes of the timed calls."""
+
+    median: float
+    fastest: float
+    slowest: float
+
+    @classmethod
+    def of(cls, timed: Sequence[float]) -> Seconds:
+        """Summarize the seconds per image of several calls."""
+        return cls(statistics.median(timed), min(timed), max(timed))
+
+
+@dataclass(frozen=True)
+class SamplerSpeed:
+    """Conditions, encoding, sampling and decoding of one batch, without files and gates.
+
+    Attributes
+    ----------
+    sampler
+        Name of a profile, or ``naive``.
+    strength, batch_size
+        Of the timed calls.
+    evaluations
+        Rows that the denoiser evaluates per image.
+    seconds
+        Per image.
+    images_per_second
+        The inverse of the median.
+    """
+
+    sampler: str
+    strength: float
+    batch_size: int
+    evaluations: float
+    seconds: Seconds
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class FileSpeed:
+    """One file from reading to the last gate, repeated attempts included."""
 
     profile: str
     strength: float
     attempts: float
-    median: float
-    fastest: float
-    slowest: float
+    seconds: Seconds
 
 
 @dataclass(frozen=True)
@@ -44,18 +125,26 @@ class BenchmarkResult:
     ----------
     machine
         Processor, device, threads and torch version.
-    cold_start
-        Seconds from starting Python to a loaded bundle.
+    help
+        Seconds that `privdiff --help` takes.
+    cold_start, first_image
+        Seconds from starting Python to a loaded bundle, and to the first redrawn image.
     peak_memory
         Largest resident size of this process in bytes.
-    profiles
-        One entry per profile that the bundle has an operating point for.
+    soak_memory
+        Resident size in bytes after each tenth of the soak; empty without one.
+    samplers, files
+        One entry per way of sampling and batch size, and one per profile.
     """
 
     machine: str
+    help: float
     cold_start: float
+    first_image: float
     peak_memory: int
-    profiles: tuple[ProfileSpeed, ...]
+    soak_memory: tuple[int, ...]
+    samplers: tuple[SamplerSpeed, ...]
+    files: tuple[FileSpeed, ...]
 
     def to_record(self) -> dict[str, Any]:
         """Return the result for JSON."""
@@ -63,37 +152,34 @@ class BenchmarkResult:
 
 
 def run_benchmark(
-    bundle: Path, image: Path, repeat: int, device: str, precision: Precision, threads: int
+    bundle: Path, images: Sequence[Path], options: BenchmarkOptions
 ) -> BenchmarkResult:
-    """Time reading, redrawing and checking one image, gates and repeated attempts included.
+    """Time a bundle on some radiographs.
 
     Parameters
     ----------
     bundle
         Folder of the bundle.
-    image
-        A radiograph.
-    repeat
-        Timed images per profile, after one that is not timed.
-    device, precision, threads
-        As for `privdiff anonymize`.
+    images
+        Radiographs; they are taken in turn.
+    options
+        What to time, and on what.
     """
-    cold_start = _cold_start(bundle, device)
-    speeds = []
-    placed = ""
-    for profile in Profile:
-        options = AnonymizerOptions(
-            profile=profile, device=device, precision=precision, threads=threads
-        )
-        anonymizer = Anonymizer.from_bundle(bundle, options)
-        placed = str(anonymizer.pipeline.device)
-        speeds.append(_time(anonymizer, image, repeat))
+    start = [str(bundle), options.device, str(options.threads)]
+    python = [sys.executable, "-c"]
+    help_seconds = _wall([sys.executable, "-m", "privdiff_infer", "--help"])
+    cold_start = _wall([*python, _LOAD, *start])
+    first_image = _wall([*python, _FIRST_IMAGE, *start, str(images[0])])
     return BenchmarkResult(
-        machine=f"{platform.machine()}, {placed}, {torch.get_num_threads()} threads, "
+        samplers=_time_samplers(bundle, images, options),
+        files=_time_files(bundle, images, options),
+        soak_memory=_soak(bundle, images, options),
+        machine=f"{platform.machine()}, {pick_device(options.device)}, {options.threads} threads, "
         f"torch {torch.__version__}",
+        help=help_seconds,
         cold_start=cold_start,
+        first_image=first_image,
         peak_memory=_peak_memory(),
-        profiles=tuple(speeds),
     )
 
 
@@ -101,40 +187,171 @@ def format_table(result: BenchmarkResult) -> str:
     """Return the result as a table for people."""
     lines = [
         result.machine,
-        f"cold start {result.cold_start:.1f} s, peak memory {result.peak_memory / 2**20:.0f} MiB",
-        f"{'profile':10} {'strength':>8} {'attempts':>8} {'s/image':>8} "
-        f"{'fastest':>8} {'slowest':>8}",
+        f"--help {result.help:.2f} s, cold start {result.cold_start:.1f} s, "
+        f"first image after {result.first_image:.1f} s, "
+        f"peak memory {result.peak_memory / 2**20:.0f} MiB",
+        f"{'sampler':10} {'strength':>8} {'batch':>6} {'evaluations':>11} {'s/image':>8} "
+        f"{'images/s':>8}",
     ]
     lines += [
-        f"{speed.profile:10} {speed.strength:8.2f} {speed.attempts:8.1f} {speed.median:8.2f} "
-        f"{speed.fastest:8.2f} {speed.slowest:8.2f}"
-        for speed in result.profiles
+        f"{row.sampler:10} {row.strength:8.2f} {row.batch_size:6d} {row.evaluations:11.0f} "
+        f"{row.seconds.median:8.2f} {row.images_per_second:8.2f}"
+        for row in result.samplers
     ]
+    lines.append(f"{'file':10} {'strength':>8} {'attempts':>8} {'s/image':>8}")
+    lines += [
+        f"{row.profile:10} {row.strength:8.2f} {row.attempts:8.1f} {row.seconds.median:8.2f}"
+        for row in result.files
+    ]
+    if result.soak_memory:
+        sizes = " ".join(f"{size / 2**20:.0f}" for size in result.soak_memory)
+        lines.append(f"memory after each tenth of the soak, MiB: {sizes}")
     return "\n".join(lines)
 
 
-def _time(anonymizer: Anonymizer, image: Path, repeat: int) -> ProfileSpeed:
-    seconds = []
-    attempts = []
-    for seed in range(repeat + 1):
-        start = time.perf_counter()
-        result = anonymizer.anonymize(read_radiograph(image), seed)
-        seconds.append(time.perf_counter() - start)
-        attempts.append(result.attempts)
-    timed = seconds[1:]
-    return ProfileSpeed(
-        profile=anonymizer.options.profile.value,
-        strength=anonymizer.strength,
-        attempts=statistics.fmean(attempts[1:]),
-        median=statistics.median(timed),
-        fastest=min(timed),
-        slowest=max(timed),
+class _NaivePipeline(PrivDiffPipeline):
+    """Runs every branch of a guided step in a call of its own, as the paper writes it."""
+
+    def _predict(
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        index: int,
+        conditions: Conditions,
+        settings: ProfileSettings,
+    ) -> Tensor:
+        guidance = settings.guidance or Guidance()
+        unconditional, diagnostic, sensitive = (
+            self.denoiser(latents, timestep, condition, settings.sas)
+            for condition in (
+                conditions.unconditional,
+                conditions.findings,
+                conditions.sensitive[sensitive_branch(index)],
+            )
+        )
+        return guided_prediction(
+            unconditional,
+            diagnostic,
+            sensitive,
+            guidance.findings_weight,
+            guidance.attribute_weight,
+        )
+
+
+def _time_samplers(
+    bundle: Path, images: Sequence[Path], options: BenchmarkOptions
+) -> tuple[SamplerSpeed, ...]:
+    info = read_bundle(bundle)
+    pipeline = _loaded(bundle, Profile.STANDARD, options).pipeline
+    grids = torch.cat([_on_grid(image, info) for image in images])
+    speeds = []
+    for profile in Profile:
+        strength = operating_strength(info, AnonymizerOptions(profile))
+        for size in options.batch_sizes:
+            batch = grids[torch.arange(size) % len(grids)]
+            speeds.append(_time_sampler(pipeline, batch, profile, strength, options.repeat))
+    naive = _NaivePipeline.from_pretrained(bundle)
+    naive.to(pipeline.device, pipeline.dtype)
+    strength = operating_strength(info, AnonymizerOptions(Profile.STANDARD))
+    for size in options.batch_sizes:
+        batch = grids[torch.arange(size) % len(grids)]
+        speeds.append(_time_sampler(naive, batch, Profile.PAPER, strength, options.repeat, NAIVE))
+    return tuple(speeds)
+
+
+def _time_sampler(
+    pipeline: PrivDiffPipeline,
+    batch: Tensor,
+    profile: Profile,
+    strength: float,
+    repeat: int,
+    name: str | None = None,
+) -> SamplerSpeed:
+    evaluated = 0
+
+    def count(module: Any, arguments: tuple[Tensor, ...]) -> None:
+        nonlocal evaluated
+        evaluated += len(arguments[0])
+
+    def draw(seed: int) -> None:
+        generators = [torch.Generator().manual_seed(seed + row) for row in range(len(batch))]
+        pipeline(batch, profile=profile, strength=strength, generators=generators)
+
+    hook = pipeline.denoiser.register_forward_pre_hook(count)
+    draw(0)  # untimed: the first call also allocates
+    hook.remove()
+    seconds = Seconds.of([_clock(partial(draw, seed)) / len(batch) for seed in range(repeat)])
+    return SamplerSpeed(
+        sampler=name or profile.value,
+        strength=strength,
+        batch_size=len(batch),
+        evaluations=evaluated / len(batch),
+        seconds=seconds,
+        images_per_second=1 / seconds.median,
     )
 
 
-def _cold_start(bundle: Path, device: str) -> float:
+def _time_files(
+    bundle: Path, images: Sequence[Path], options: BenchmarkOptions
+) -> tuple[FileSpeed, ...]:
+    speeds = []
+    for profile in Profile:
+        anonymizer = _loaded(bundle, profile, options)
+        seconds, attempts = [], []
+        for seed in range(options.repeat + 1):
+            start = time.perf_counter()
+            result = anonymizer.anonymize(read_radiograph(images[seed % len(images)]), seed)
+            seconds.append(time.perf_counter() - start)
+            attempts.append(result.attempts)
+        speeds.append(
+            FileSpeed(
+                profile=profile.value,
+                strength=anonymizer.strength,
+                attempts=statistics.fmean(attempts[1:]),
+                seconds=Seconds.of(seconds[1:]),
+            )
+        )
+    return tuple(speeds)
+
+
+def _soak(bundle: Path, images: Sequence[Path], options: BenchmarkOptions) -> tuple[int, ...]:
+    """Redraw many images with the profile `fast` and watch the memory."""
+    if not options.soak:
+        return ()
+    anonymizer = _loaded(bundle, Profile.FAST, options)
+    sizes = []
+    for number in track(range(options.soak), "Watching the memory"):
+        anonymizer.anonymize(read_radiograph(images[number % len(images)]), number)
+        if (number + 1) % max(1, options.soak // 10) == 0:
+            sizes.append(psutil.Process().memory_info().rss)
+    return tuple(sizes)
+
+
+def _loaded(bundle: Path, profile: Profile, options: BenchmarkOptions) -> Anonymizer:
+    return Anonymizer.from_bundle(
+        bundle,
+        AnonymizerOptions(
+            profile=profile,
+            device=options.device,
+            precision=options.precision,
+            threads=options.threads,
+        ),
+    )
+
+
+def _on_grid(image: Path, info: BundleInfo) -> Tensor:
+    radiograph = read_radiograph(image)
+    grid, _ = to_model_grid(radiograph.pixels, radiograph.spacing_mm, info.metadata.image_size)
+    return torch.from_numpy(np.ascontiguousarray(grid))[None, None]
+
+
+def _wall(command: Sequence[str]) -> float:
+    return _clock(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
+
+
+def _clock(action: Callable[[], object]) -> float:
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-c", _COLD_START, str(bundle), device], check=True)
+    action()
     return time.perf_counter() - start
 
 

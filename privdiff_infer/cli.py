@@ -179,17 +179,22 @@ def models(as_json: Json = False) -> None:
 @app.command()
 def benchmark(
     model: Model = DEFAULT_BUNDLE,
-    repeat: Annotated[int, typer.Option(min=1, help="Timed images per profile.")] = 3,
+    repeat: Annotated[int, typer.Option(min=1, help="Timed calls of each kind.")] = 3,
+    soak: Annotated[
+        int, typer.Option(min=0, help="Images to redraw in a row to watch the memory.")
+    ] = 0,
     threads: Threads = 1,
     device: Device = "auto",
     precision: PrecisionOption = Precision.FLOAT32,
     as_json: Json = False,
 ) -> None:
-    """Time every profile of a bundle on this machine."""
-    from privdiff_infer.benchmark import format_table, run_benchmark
+    """Time every profile of a bundle, and the paper's own sampler, on this machine."""
+    from privdiff_infer.benchmark import BenchmarkOptions, format_table, run_benchmark
 
-    sample = find_sources([str(SAMPLE)])
-    result = run_benchmark(find_bundle(model), sample[0], repeat, device, precision, threads)
+    options = BenchmarkOptions(
+        repeat=repeat, soak=soak, device=device, precision=precision, threads=threads
+    )
+    result = run_benchmark(find_bundle(model), find_sources([str(SAMPLE)]), options)
     typer.echo(json.dumps(result.to_record(), indent=2) if as_json else format_table(result))
 
 

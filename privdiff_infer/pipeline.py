@@ -30,8 +30,10 @@ from privdiff_infer.profiles import PROFILES, ProfileSettings, Solver
 from privdiff_infer.vocabulary import Branch, FindingState, Profile
 
 ADAPTERS = "adapters"
-PRESENT_ABOVE = 0.5
-ABSENT_BELOW = 0.25
+PRESENT_ABOVE = math.log(2)
+ABSENT_BELOW = -math.log(2)
+"""Evidence (log odds beyond the prevalence) for a state. Most findings are rare, so a probability
+of a half is hardly ever reached, and a redrawing told that all is absent would take them away."""
 
 BASE_ONLY = "it is a base for training, without privacy tuning and without codebooks"
 
@@ -53,7 +55,7 @@ class PrivDiffOutput(BaseOutput):
 
 
 @dataclass(frozen=True)
-class _Conditions:
+class Conditions:
     """The conditions of all branches for one batch."""
 
     findings: Condition
@@ -193,7 +195,7 @@ class PrivDiffPipeline(DiffusionPipeline):
 
         # 2. Encode, and drown the person in noise
         latents = self.autoencoder.encode(images)  # (n, c, h/16, w/16)
-        scheduler, timesteps = self._schedule(settings.solver, strength, steps)
+        scheduler, timesteps = self._schedule(settings, strength, steps)
         noise = _randn_like(latents, generators)
         latents = self.scheduler.add_noise(latents, noise, timesteps[:1].expand(len(latents)))
 
@@ -216,15 +218,15 @@ class PrivDiffPipeline(DiffusionPipeline):
     @torch.no_grad()
     def read_findings(self, images: Tensor) -> Tensor:
         """Return the finding states (n, 15) that the pipeline sees in images."""
-        probability = self.reader(images).findings.sigmoid()
-        states = torch.full_like(probability, FindingState.UNKNOWN.value, dtype=torch.long)
-        states[probability >= PRESENT_ABOVE] = FindingState.PRESENT.value
-        states[probability <= ABSENT_BELOW] = FindingState.ABSENT.value
+        evidence = self.reader.evidence(self.reader(images))
+        states = torch.full_like(evidence, FindingState.UNKNOWN.value, dtype=torch.long)
+        states[evidence >= PRESENT_ABOVE] = FindingState.PRESENT.value
+        states[evidence <= ABSENT_BELOW] = FindingState.ABSENT.value
         return states
 
     def _conditions(
         self, images: Tensor, findings: Tensor | None, age: Tensor | None, sex: Tensor | None
-    ) -> _Conditions:
+    ) -> Conditions:
         if findings is None:
             findings = self.read_findings(images)
         reading = self.reader(images)
@@ -234,7 +236,7 @@ class PrivDiffPipeline(DiffusionPipeline):
             Branch.SEX: (reading.sex > 0).long() if sex is None else sex,
         }
         device = images.device
-        return _Conditions(
+        return Conditions(
             findings=Condition.of_findings(findings).to(device),
             unconditional=Condition.unconditional(len(images), device),
             sensitive={
@@ -244,22 +246,23 @@ class PrivDiffPipeline(DiffusionPipeline):
         )
 
     def _schedule(
-        self, solver: Solver, strength: float, steps: int
+        self, settings: ProfileSettings, strength: float, steps: int
     ) -> tuple[DDPMScheduler | DPMSolverMultistepScheduler, Tensor]:
         """Return the sampler and its timesteps, from strength * T down to 0."""
-        if solver is Solver.DDPM:
+        if settings.solver is Solver.DDPM:
             scheduler = DDPMScheduler.from_config(self.scheduler.config)
         else:
             scheduler = DPMSolverMultistepScheduler.from_config(
                 self.scheduler.config,
-                algorithm_type=solver.value,
+                algorithm_type=settings.solver.value,
                 solver_order=2,
                 final_sigmas_type="zero",  # no noise is added by the last step
             )
-        count = max(1, math.ceil(steps * strength))
-        start = max(1, round(strength * scheduler.config.num_train_timesteps))
-        count = min(count, start)
-        timesteps = [math.ceil(start * (count - i) / count) - 1 for i in range(count)]
+        timesteps = spaced_timesteps(
+            start=max(1, round(strength * scheduler.config.num_train_timesteps)),
+            count=max(1, math.ceil(steps * strength)),
+            power=settings.spacing_power,
+        )
         scheduler.set_timesteps(timesteps=timesteps, device=self.device)
         return scheduler, torch.tensor(timesteps, device=self.device)
 
@@ -268,7 +271,7 @@ class PrivDiffPipeline(DiffusionPipeline):
         latents: Tensor,
         timestep: Tensor,
         index: int,
-        conditions: _Conditions,
+        conditions: Conditions,
         settings: ProfileSettings,
     ) -> Tensor:
         """Return the (guided) prediction; all branches share one call of the denoiser."""
@@ -310,6 +313,22 @@ class PrivDiffPipeline(DiffusionPipeline):
             raise OptionError(
                 f"{len(generators)} generators for {count} images", "give one generator per image"
             )
+
+
+def spaced_timesteps(start: int, count: int, power: float) -> list[int]:
+    """Return at most `count` distinct timesteps that fall from ``start - 1``.
+
+    Examples
+    --------
+    >>> spaced_timesteps(start=600, count=4, power=1.0)
+    [599, 449, 299, 149]
+    >>> spaced_timesteps(start=600, count=4, power=2.0)
+    [599, 337, 149, 37]
+    >>> spaced_timesteps(start=3, count=10, power=2.0)
+    [2, 1, 0]
+    """
+    ideal = (start * (1 - i / count) ** power for i in range(count))
+    return sorted({math.ceil(round(value, 6)) - 1 for value in ideal}, reverse=True)
 
 
 def check_strength(strength: float) -> float:

@@ -33,6 +33,9 @@ class ProfileSettings:
         Sampler of the reverse process.
     num_inference_steps
         Steps over the whole schedule; strength s runs about s times as many.
+    spacing_power
+        Timesteps fall from the start as (1 - i / steps) to this power. 1 spaces them evenly; above
+        it they crowd towards the end, where fine detail is decided.
     """
 
     sas: SASSettings
@@ -40,6 +43,7 @@ class ProfileSettings:
     adapter: str | None
     solver: Solver
     num_inference_steps: int
+    spacing_power: float = 2.0
 
 
 PROFILES: dict[Profile, ProfileSettings] = {
@@ -70,5 +74,6 @@ PROFILES: dict[Profile, ProfileSettings] = {
         adapter="paper",
         solver=Solver.DDPM,
         num_inference_steps=50,
+        spacing_power=1.0,
     ),
 }

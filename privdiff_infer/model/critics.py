@@ -95,12 +95,19 @@ class RadiographReader(StrictModel, ConfigMixin):
         See `IdentityEmbedder`.
     image_size
         Side in pixels to which images are resampled.
+
+    Notes
+    -----
+    The buffer ``prevalence`` holds how often each finding is present among the training images
+    that say, so that a probability can be told from what is known without looking.
     """
 
     @register_to_config
     def __init__(self, backbone: Mapping[str, Any] = RESNET, image_size: int = 128) -> None:
         super().__init__()
         self.image_size = image_size
+        self.prevalence: Tensor
+        self.register_buffer("prevalence", torch.full((len(FINDING_TOKENS),), 0.5))
         self.encoder, features = _backbone(backbone)
         self.sizes = (len(FINDING_TOKENS), AGE_BINS, 1, 1)
         self.head = nn.Linear(features, sum(self.sizes))
@@ -110,6 +117,10 @@ class RadiographReader(StrictModel, ConfigMixin):
         logits = self.head(self.features(images))
         findings, age, sex, frontal = logits.split(self.sizes, dim=-1)
         return Reading(findings, age, sex.squeeze(-1), frontal.squeeze(-1))
+
+    def evidence(self, reading: Reading) -> Tensor:
+        """Return the log odds of every finding (n, 15) beyond those of its prevalence."""
+        return reading.findings - self.prevalence.to(reading.findings).logit()
 
     def features(self, images: Tensor) -> Tensor:
         """Return pooled features (n, features) of images (n, 1, h, w), float in [0, 1]."""

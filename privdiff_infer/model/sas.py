@@ -92,15 +92,19 @@ def suppress(output: Tensor, maps: Tensor, categories: int, settings: SASSetting
     """
     if settings.strength == 0:
         return output
-    plain, maps = output.float(), maps.float()
+    # Autocast would form the Gram matrix in half precision, in which it is not positive definite.
+    with torch.autocast(output.device.type, enabled=False):
+        return _suppressed(output.float(), maps.float(), categories, settings).to(output.dtype)
+
+
+def _suppressed(plain: Tensor, maps: Tensor, categories: int, settings: SASSettings) -> Tensor:
     if settings.mode is SASMode.PAPER:
         removed = _literal_component(plain, maps, settings.eps)
         kept = plain - settings.strength * removed
-        return functional.layer_norm(kept, kept.shape[-1:]).to(output.dtype)
+        return functional.layer_norm(kept, kept.shape[-1:])
     removed = _centered_component(plain, maps, categories, settings)
     kept = plain - settings.strength * removed
-    rescale = _rms(plain) / (_rms(kept) + 1e-6)
-    return (kept * rescale).to(output.dtype)
+    return kept * (_rms(plain) / (_rms(kept) + 1e-6))
 
 
 def _literal_component(plain: Tensor, maps: Tensor, eps: float) -> Tensor:

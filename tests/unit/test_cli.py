@@ -242,10 +242,19 @@ def test_benchmark(tiny_bundle, monkeypatch, pictures):
     monkeypatch.setattr(cli, "SAMPLE", pictures)
     arguments = ["benchmark", "--model", str(tiny_bundle), "--device", "cpu", "--repeat", "1"]
     record = json.loads(runner.invoke(app, [*arguments, "--json"]).stdout)
-    assert [speed["profile"] for speed in record["profiles"]] == [p.value for p in Profile]
-    assert all(speed["median"] > 0 for speed in record["profiles"])
+    profiles = [profile.value for profile in Profile]
+    assert [speed["profile"] for speed in record["files"]] == profiles
+    samplers = {(row["sampler"], row["batch_size"]): row for row in record["samplers"]}
+    assert samplers.keys() == {(name, n) for name in (*profiles, "naive") for n in (1, 8)}
+    assert all(row["seconds"]["median"] > 0 for row in samplers.values())
+    naive, fast = samplers["naive", 1]["evaluations"], samplers["fast", 1]["evaluations"]
+    assert naive == samplers["paper", 8]["evaluations"] > 9 * fast
+    assert record["first_image"] > record["help"] > 0
     assert record["peak_memory"] > 50e6
-    assert "s/image" in runner.invoke(app, arguments).stdout
+    assert record["soak_memory"] == []
+    table = runner.invoke(app, [*arguments, "--soak", "2"]).stdout
+    assert "s/image" in table
+    assert "memory after each tenth of the soak" in table
 
 
 def test_demo_replaces_a_demo_and_nothing_else(tiny_bundle, pictures, tmp_path, monkeypatch):

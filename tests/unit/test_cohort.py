@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from privdiff_training.cohort import CohortImage, is_select_patient, read_manifest
+from privdiff_training.cohort import (
+    CohortImage,
+    is_judging_patient,
+    is_select_patient,
+    read_manifest,
+)
+from privdiff_training.config import DataConfig
 
 from privdiff_infer.errors import CohortError
 from privdiff_infer.vocabulary import FINDING_TOKENS, FindingState, Sex
@@ -96,3 +102,17 @@ def test_select_patients_are_about_a_tenth_and_whole_patients(tmp_path: Path) ->
 
     assert 70 < len(selected) < 130
     assert not selected & others
+
+
+def test_judging_patients_of_a_split_train_nothing(tmp_path: Path) -> None:
+    rows = [f"{p}_{i}.png,x,p{p},Edema,F,61,{p % 4}" for p in range(1000) for i in range(2)]
+    path = manifest(tmp_path, *rows)
+    sources = ({"dataset": "x"},)
+
+    (whole,) = DataConfig(manifest=path, sources=sources).read_sources()
+    (kept,) = DataConfig(manifest=path, sources=sources, judging_folds=("3",)).read_sources()
+
+    left_out = {row.patient_id for row in whole} - {row.patient_id for row in kept}
+    judges = {row.patient_id for row in whole if row.fold == "3" and is_judging_patient(row)}
+    assert left_out == judges
+    assert 30 < len(judges) < 70

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from privdiff_training.cohort import Cohort, read_manifest
 from privdiff_training.evaluation import statistics
 from privdiff_training.evaluation.compare import compare_bundles
 from privdiff_training.evaluation.components import measure_components
+from privdiff_training.evaluation.drawing import measure_drawing
 from privdiff_training.evaluation.linkage import Linkage, LinkageTrial, metadata_scores
 from privdiff_training.evaluation.networks import Evaluators
+from privdiff_training.evaluation.pictures import progress_plot, redrawn_grid
 from privdiff_training.evaluation.statistics import auc, bootstrap
+from privdiff_training.evaluation.sweep import Sweep, measured_points, sweep_bundle
+from privdiff_training.images import load_images
 
 from privdiff_infer.errors import CohortError
 from privdiff_infer.model.critics import IdentityEmbedder, RadiographReader
@@ -123,6 +129,68 @@ def test_strengths_are_those_that_were_asked_for(cohort, evaluators, tiny_bundle
     )
     assert comparison.old.similarity != comparison.new.similarity
     assert comparison.old.kernel_distance != comparison.new.kernel_distance
+
+
+class TestSweep:
+    @pytest.fixture
+    def sweep(self, cohort, evaluators, tiny_bundle, tmp_path) -> Sweep:
+        return sweep_bundle(
+            tiny_bundle,
+            cohort,
+            evaluators=evaluators,
+            cache_dir=tmp_path / "cache",
+            profiles=(Profile.STANDARD, Profile.VANILLA),
+            strengths=(0.3, 1.0),
+        )
+
+    def test_every_way_is_a_row_and_what_it_was_told_is_said(self, sweep):
+        ways = [(row.profile.value, row.strength, row.told.value) for row in sweep.rows]
+        assert ways == [
+            ("standard", 0.3, "nothing"),
+            ("standard", 1.0, "nothing"),
+            ("vanilla", 0.3, "nothing"),
+            ("vanilla", 1.0, "nothing"),
+            ("standard", 0.3, "header"),
+            ("standard", 0.3, "report"),
+        ]
+        assert all(bool(row.minus_vanilla) is (row.profile != "vanilla") for row in sweep.rows)
+        assert len(sweep.to_markdown().splitlines()) == 2 + 1 + len(ways)
+
+    def test_metadata_takes_the_rows_of_pixels_alone(self, sweep):
+        points = measured_points(json.loads(json.dumps(sweep.to_record())))
+        assert points.keys() == {Profile.STANDARD, Profile.VANILLA}
+        assert points[Profile.STANDARD].keys() == {"0.3", "1.0"}
+        same_image = sweep.rows[0].figures.same_image
+        assert points[Profile.STANDARD]["0.3"].linkage_auc == round(same_image.value, 3)
+        assert points[Profile.STANDARD]["0.3"].n == 24
+
+    def test_what_a_manifest_does_not_say_cannot_be_told(
+        self, cohort, evaluators, tiny_bundle, tmp_path
+    ):
+        nameless = Cohort(cohort.root, tuple(replace(row, sex=None) for row in cohort))
+        with pytest.raises(CohortError, match="no age or sex to tell"):
+            sweep_bundle(
+                tiny_bundle,
+                nameless,
+                evaluators=evaluators,
+                cache_dir=tmp_path,
+                profiles=(Profile.STANDARD,),
+                strengths=(0.3,),
+            )
+
+
+def test_drawings_and_their_pictures(cohort, evaluators, tiny_bundle, tmp_path):
+    figures = measure_drawing(tiny_bundle, cohort, evaluators, tmp_path / "cache", (0.5, 1.0))
+    assert figures.kernel_distance.keys() == {"0.5", "1.0"}
+    file = tmp_path / "32.json"
+    file.write_text(json.dumps(figures.to_record()))
+    progress_plot({32: file, 64: file}, tmp_path / "progress.png")
+    assert Image.open(tmp_path / "progress.png").size == (600, 400)
+
+    pixels = load_images(cohort, 64, tmp_path / "cache")[:2].unsqueeze(1).float() / 255
+    picture = redrawn_grid(tiny_bundle, pixels, Profile.FAST, (0.5, 1.0), seed=0)
+    assert picture.size == (4 * 64, 2 * 64)
+    np.testing.assert_array_equal(np.asarray(picture)[:64, :64], (pixels[0, 0] * 255).numpy())
 
 
 def test_components(cohort, tiny_bundle, tmp_path):

@@ -104,6 +104,18 @@ def test_findings_that_are_given_are_used_and_others_are_read(pipeline: PrivDiff
     assert torch.equal(read.findings, pipeline.read_findings(images(1)))
 
 
+def test_a_rare_finding_is_present_at_a_probability_that_is_high_for_it() -> None:
+    pipeline = tiny_pipeline()
+    pipeline.reader.prevalence.fill_(0.05)
+    for weight in (pipeline.reader.head.weight, pipeline.reader.head.bias):
+        torch.nn.init.zeros_(weight)
+    pipeline.reader.head.bias.data[:3] = torch.tensor([0.15, 0.05, 0.01]).logit()
+
+    states = pipeline.read_findings(images(1))[0, :3].tolist()
+
+    assert states == [FindingState.PRESENT, FindingState.UNKNOWN, FindingState.ABSENT]
+
+
 def test_progress_is_reported_for_every_step(pipeline: PrivDiffPipeline) -> None:
     seen: list[tuple[int, int]] = []
 

@@ -177,3 +177,15 @@ def test_gradients_are_finite_through_both_forms() -> None:
 
         assert maps.grad is not None and maps.grad.isfinite().all()
         assert output.grad is not None and output.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("mode", list(SASMode))
+@pytest.mark.parametrize("locations", [64, 256])
+def test_autocast_changes_nothing(mode: SASMode, locations: int) -> None:
+    maps, output = softmax_maps(locations, 5), attention_output(locations, 5)
+    expected = suppress(output, maps, len(CLASSES), SASSettings(mode=mode))
+
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = suppress(output, maps, len(CLASSES), SASSettings(mode=mode))
+
+    assert torch.equal(actual, expected)

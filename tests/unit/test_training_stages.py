@@ -15,8 +15,10 @@ from privdiff_training.stages.registry import STAGES, build_stage
 from safetensors.torch import load_file
 
 from privdiff_infer.errors import BundleError, CohortError, ConfigError
+from privdiff_infer.model.autoencoder import RadiographAutoencoder
+from privdiff_infer.model.critics import RadiographReader
 from privdiff_infer.pipeline import PrivDiffPipeline
-from privdiff_infer.vocabulary import Profile
+from privdiff_infer.vocabulary import FINDING_TOKENS, Profile
 from tests.unit.cohort_factory import write_cohort
 from tests.unit.tiny import SIZE, TINY_RESNET, TINY_UNET, generators, images
 
@@ -171,6 +173,32 @@ def test_a_leg_starts_from_the_weights_of_a_bundle(built: Workshop) -> None:
     stored = load_file(built.bundle / "reader" / "diffusion_pytorch_model.safetensors")
     started = stage.networks["reader"].state_dict()
     assert all(torch.equal(started[key], weight) for key, weight in stored.items())
+
+
+def test_a_frozen_encoder_keeps_the_latents_of_the_first_leg(
+    built: Workshop, tmp_path: Path
+) -> None:
+    config = built.config("autoencoder", freeze_encoder=True)
+    stage = build_stage("autoencoder", config, tmp_path / "second", init_from=built.bundle)
+    train(stage, tmp_path / "run", tmp_path / "second")
+
+    first, second = (
+        RadiographAutoencoder.from_pretrained(bundle / "autoencoder")
+        for bundle in (built.bundle, tmp_path / "second")
+    )
+
+    latents = first.encode(images(2))
+    assert torch.equal(second.encode(images(2)), latents)
+    assert not torch.equal(second.decode(latents), first.decode(latents))
+
+
+def test_prevalence_counts_only_images_that_say(built: Workshop) -> None:
+    reader = RadiographReader.from_pretrained(built.bundle / "reader")
+
+    effusion = FINDING_TOKENS.index("Effusion")
+    known, present = 12, 6
+    assert reader.prevalence[effusion] == pytest.approx((present + 1) / (known + 2), abs=0.1)
+    assert reader.prevalence[FINDING_TOKENS.index("Hernia")] < 0.1
 
 
 def test_an_unknown_key_is_an_error_that_names_it(tmp_path: Path) -> None:

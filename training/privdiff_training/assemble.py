@@ -19,7 +19,6 @@ from privdiff_infer.model.bundle import (
     METADATA,
     BundleMetadata,
     GateThresholds,
-    Measured,
     OperatingPoint,
     bundle_files,
     file_sha256,
@@ -30,6 +29,7 @@ from privdiff_infer.model.stable_diffusion import load_autoencoder
 from privdiff_infer.pipeline import ADAPTERS, PrivDiffPipeline
 from privdiff_infer.vocabulary import Profile
 from privdiff_training.config import Strict
+from privdiff_training.evaluation.sweep import measured_points
 
 
 class BundleConfig(Strict):
@@ -46,9 +46,17 @@ class BundleConfig(Strict):
     operating_points: dict[Profile, OperatingPoint]
     gates: GateThresholds = GateThresholds()
     evaluated_under_18: bool = False
-    measured: dict[Profile, dict[str, Measured]] = Field(
-        {}, description="Measured risk and utility, by profile and strength; see docs/results."
+    measured: Path | None = Field(
+        None, description="JSON file of `privdiff sweep` with the measured risk and utility."
     )
+
+    def metadata(self) -> dict[str, Any]:
+        """Return the fields of ``metadata.json`` that the weights do not decide."""
+        fields = self.model_dump(exclude={"model_card", "measured"})
+        if self.measured is not None:
+            record = json.loads(self.measured.read_text(encoding="utf-8"))
+            fields["measured"] = measured_points(record)
+        return fields
 
 
 def assemble_bundle(components: Path, config: BundleConfig, output: Path) -> BundleMetadata:
@@ -74,7 +82,7 @@ def assemble_bundle(components: Path, config: BundleConfig, output: Path) -> Bun
     for adapter in sorted((components / ADAPTERS).glob("*")):
         _halve_adapter(adapter, partial / ADAPTERS / adapter.name)
     shutil.copy(config.model_card, partial / "README.md")
-    metadata = write_metadata(partial, config.model_dump(exclude={"model_card"}))
+    metadata = write_metadata(partial, config.metadata())
     if output.exists():
         shutil.rmtree(output)
     os.replace(partial, output)

@@ -7,8 +7,11 @@ from monai.transforms import (
     Compose,
     RandAdjustContrast,
     RandAffine,
+    RandBiasField,
+    RandCoarseDropout,
     RandGaussianNoise,
     RandGaussianSmooth,
+    RandHistogramShift,
     RandScaleIntensity,
 )
 from torch import Tensor
@@ -22,7 +25,8 @@ class Augmentation:
     Parameters
     ----------
     strong
-        Adds blur, noise and wider ranges, for networks that must not learn the scanner's style.
+        Adds wider ranges, blur, noise, other tone curves, uneven exposure and patches that are
+        hidden, for networks that must not learn the scanner's style or one detail.
     """
 
     def __init__(self, *, strong: bool) -> None:
@@ -42,6 +46,9 @@ class Augmentation:
             transforms += [
                 RandGaussianSmooth(prob=0.3, sigma_x=(0.3, 1.2), sigma_y=(0.3, 1.2)),
                 RandGaussianNoise(prob=0.3, std=0.03),
+                RandHistogramShift(prob=0.3, num_control_points=(4, 8)),
+                RandBiasField(prob=0.3, degree=2, coeff_range=(0.0, 0.15)),
+                RandCoarseDropout(prob=0.3, holes=3, spatial_size=(24, 24), fill_value=0.0),
             ]
         self.transforms = Compose(transforms)
 

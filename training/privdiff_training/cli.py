@@ -22,10 +22,12 @@ Dataset = Annotated[str, typer.Option(help="Data set of the manifest to use.")]
 Folds = Annotated[list[str] | None, typer.Option("--fold", help="Splits to use [all].")]
 CacheDir = Annotated[Path, typer.Option(help="Where prepared and redrawn images are kept.")]
 Results = Annotated[Path, typer.Option("--output", "-o", help="JSON file of the figures.")]
+EvaluatorsFolder = Annotated[Path, typer.Option(help="Folder of verifier and classifier.")]
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
 
 SHARED = Path("../shared/data/metadata.csv")
 NIH = "nih-chestxray14"
+EVALUATORS = Path("training/evaluators")
 
 
 class Measurement(str, Enum):
@@ -33,6 +35,7 @@ class Measurement(str, Enum):
 
     COMPONENTS = "components"
     GATES = "gates"
+    DRAWING = "drawing"
 
 
 def register(app: typer.Typer) -> None:
@@ -40,8 +43,11 @@ def register(app: typer.Typer) -> None:
     app.command("train")(train_stage)
     app.command("assemble")(assemble)
     app.command("compare")(compare)
+    app.command("sweep")(sweep)
     app.command("measure")(measure)
     app.command("draw-sample")(draw_sample)
+    app.command("grid")(grid)
+    app.command("plot-progress")(plot_progress)
 
 
 def train_stage(
@@ -96,9 +102,7 @@ def compare(
     new_profile: Annotated[Profile, typer.Option(help="Way of sampling.")] = Profile.STANDARD,
     old_strength: Annotated[float | None, typer.Option(help="[operating point]")] = None,
     new_strength: Annotated[float | None, typer.Option(help="[operating point]")] = None,
-    evaluators: Annotated[Path, typer.Option(help="Folder of verifier and classifier.")] = Path(
-        "training/evaluators"
-    ),
+    evaluators: EvaluatorsFolder = EVALUATORS,
     cache_dir: CacheDir = Path("runs/cache"),
     seed: Seed = 0,
 ) -> None:
@@ -120,6 +124,40 @@ def compare(
     typer.echo(_table(comparison))
 
 
+def sweep(
+    output: Results,
+    model: Annotated[str, typer.Option(help="Bundle by name or folder.")] = DEFAULT_BUNDLE,
+    manifest: Manifest = SHARED,
+    dataset: Dataset = NIH,
+    fold: Folds = None,
+    select_patients: Annotated[
+        bool, typer.Option(help="Use the tenth of the patients that nothing is trained on.")
+    ] = True,
+    profile: Annotated[list[Profile] | None, typer.Option(help="Ways of sampling [all].")] = None,
+    strength: Annotated[
+        list[float] | None, typer.Option(help="Strengths [0.2 0.4 0.6 0.8 1.0].")
+    ] = None,
+    evaluators: EvaluatorsFolder = EVALUATORS,
+    cache_dir: CacheDir = Path("runs/cache"),
+    seed: Seed = 0,
+) -> None:
+    """Measure every profile of a bundle at every strength; writes JSON and prints a table."""
+    from privdiff_training.evaluation.networks import Evaluators
+    from privdiff_training.evaluation.sweep import STRENGTHS, sweep_bundle
+
+    result = sweep_bundle(
+        find_bundle(model),
+        _cohort(manifest, dataset, fold, select=select_patients),
+        evaluators=Evaluators.load(evaluators),
+        cache_dir=cache_dir,
+        profiles=profile or list(Profile),
+        strengths=strength or STRENGTHS,
+        seed=seed,
+    )
+    _write(output, result.to_record())
+    typer.echo(result.to_markdown(), nl=False)
+
+
 def measure(
     what: Annotated[Measurement, typer.Argument(help="What of the bundle to measure.")],
     output: Results,
@@ -127,17 +165,62 @@ def measure(
     manifest: Manifest = SHARED,
     dataset: Dataset = NIH,
     fold: Folds = None,
+    evaluators: EvaluatorsFolder = EVALUATORS,
     cache_dir: CacheDir = Path("runs/cache"),
     seed: Seed = 0,
 ) -> None:
-    """Measure the networks of a bundle one by one, or what its gates let through and hold."""
+    """Measure the networks of a bundle one by one, its gates, or how real its drawings are."""
     from privdiff_training.evaluation.components import measure_components
+    from privdiff_training.evaluation.drawing import measure_drawing
     from privdiff_training.evaluation.gates import measure_gates
+    from privdiff_training.evaluation.networks import Evaluators
 
-    function = measure_gates if what is Measurement.GATES else measure_components
-    figures = function(find_bundle(model), _cohort(manifest, dataset, fold), cache_dir, seed)
-    _write(output, figures.to_record())
-    typer.echo(json.dumps(figures.to_record(), indent=2))
+    bundle, cohort = find_bundle(model), _cohort(manifest, dataset, fold)
+    if what is Measurement.COMPONENTS:
+        record = measure_components(bundle, cohort, cache_dir, seed).to_record()
+    elif what is Measurement.GATES:
+        record = measure_gates(bundle, cohort, cache_dir, seed).to_record()
+    else:
+        networks = Evaluators.load(evaluators)
+        record = measure_drawing(bundle, cohort, networks, cache_dir, seed=seed).to_record()
+    _write(output, record)
+    typer.echo(json.dumps(record, indent=2))
+
+
+def grid(
+    output: Annotated[Path, typer.Option("--output", "-o", help="PNG file.")],
+    image: Annotated[list[str], typer.Option(help="Images of the manifest, one line each.")],
+    model: Annotated[str, typer.Option(help="Bundle by name or folder.")] = DEFAULT_BUNDLE,
+    manifest: Manifest = SHARED,
+    profile: Annotated[Profile, typer.Option(help="Way of sampling.")] = Profile.STANDARD,
+    cache_dir: CacheDir = Path("runs/cache"),
+    seed: Seed = 0,
+) -> None:
+    """Draw a picture: each image, its reconstruction, and redrawn at strengths 0.2 to 1."""
+    from privdiff_infer.model.bundle import read_bundle
+    from privdiff_training.cohort import read_manifest
+    from privdiff_training.evaluation.pictures import redrawn_grid
+    from privdiff_training.evaluation.sweep import STRENGTHS
+    from privdiff_training.images import load_images
+
+    bundle = find_bundle(model)
+    cohort = read_manifest(manifest).where(lambda row: row.image.name in image)
+    pixels = load_images(cohort, read_bundle(bundle).metadata.image_size, cache_dir)
+    picture = redrawn_grid(bundle, pixels.unsqueeze(1).float() / 255, profile, STRENGTHS, seed)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(output)
+
+
+def plot_progress(
+    output: Annotated[Path, typer.Option("--output", "-o", help="PNG or SVG file.")],
+    figures: Annotated[
+        Path, typer.Argument(help="Folder of `measure drawing` files named by samples seen.")
+    ],
+) -> None:
+    """Plot how real drawings are over the samples that the denoiser has seen."""
+    from privdiff_training.evaluation.pictures import progress_plot
+
+    progress_plot({int(path.stem): path for path in figures.glob("*.json")}, output)
 
 
 def draw_sample(

@@ -120,6 +120,16 @@ def is_select_patient(row: CohortImage) -> bool:
     return int.from_bytes(digest[:4], "big") % 10 == 0
 
 
+def is_judging_patient(row: CohortImage) -> bool:
+    """Tell whether a row belongs to the fifth of the patients on whom networks are judged.
+
+    Applied to the split of the attackers: they train on the other four fifths, and early stopping
+    and the quality of critics are measured on this one.
+    """
+    digest = hashlib.sha256(f"judge-v1:{row.dataset}:{row.unit}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") % 5 == 0
+
+
 def strict_unit(dataset: str, patient_id: str | None, image: str) -> str:
     """Return the coarsest person identifier that the source allows.
 

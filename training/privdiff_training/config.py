@@ -10,7 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from privdiff_infer.errors import ConfigError
 from privdiff_infer.vocabulary import AGE_BIN_EDGES
-from privdiff_training.cohort import Cohort, is_select_patient, read_manifest
+from privdiff_training.cohort import (
+    Cohort,
+    CohortImage,
+    is_judging_patient,
+    is_select_patient,
+    read_manifest,
+)
 
 
 class Strict(BaseModel):
@@ -38,11 +44,15 @@ class DataConfig(Strict):
         (), description="Leave out images whose strict unit also occurs in these splits."
     )
 
+    judging_folds: tuple[str, ...] = Field(
+        (), description="Leave out the fifth of the patients of these splits that judges networks."
+    )
+
     def read_sources(self) -> list[Cohort]:
-        """Return one cohort per source, without the select patients."""
+        """Return one cohort per source, without the patients of select and judging sets."""
         cohort = read_manifest(self.manifest)
         barred = cohort.where(lambda row: row.fold in self.exclude_units_of_folds)
-        usable = cohort.where(lambda row: not is_select_patient(row)).without_units_of(barred)
+        usable = cohort.where(self._may_train).without_units_of(barred)
         chosen = []
         for source in self.sources:
             part = usable.where(
@@ -58,6 +68,10 @@ class DataConfig(Strict):
                 )
             chosen.append(part)
         return chosen
+
+    def _may_train(self, row: CohortImage) -> bool:
+        judges = row.fold in self.judging_folds and is_judging_patient(row)
+        return not judges and not is_select_patient(row)
 
 
 class StageConfig(Strict):

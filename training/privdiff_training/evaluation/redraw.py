@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import os
+from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from privdiff_infer.errors import CohortError
 from privdiff_infer.model.bundle import read_bundle
 from privdiff_infer.pipeline import PrivDiffPipeline
-from privdiff_infer.vocabulary import Profile
+from privdiff_infer.vocabulary import Profile, age_bin
 from privdiff_training.cohort import Cohort
 from privdiff_training.sampling import generator_for
 
 BATCH = 8
+
+
+class Told(str, Enum):
+    """What the bundle is told beside the pixels.
+
+    ``NOTHING``: it reads findings, age and sex itself. ``HEADER``: age and sex as a DICOM header
+    gives them. ``REPORT``: the findings as labels give them.
+    """
+
+    NOTHING = "nothing"
+    HEADER = "header"
+    REPORT = "report"
 
 
 def redraw(
@@ -28,6 +43,7 @@ def redraw(
     strength: float,
     seed: int,
     cache_dir: Path,
+    told: Told = Told.NOTHING,
 ) -> Tensor:
     """Return every image of a cohort redrawn once, without gates and repeated attempts.
 
@@ -36,7 +52,7 @@ def redraw(
     bundle
         Folder of the bundle.
     cohort
-        Names the images, for the cache.
+        Names the images, for the cache, and what the bundle is told.
     originals
         Shape (n, 1, s, s), float32 in [0, 1], on the model grid.
     profile, strength
@@ -45,6 +61,8 @@ def redraw(
         Of all noise.
     cache_dir
         Where results are kept.
+    told
+        What the bundle is told beside the pixels.
 
     Returns
     -------
@@ -52,16 +70,20 @@ def redraw(
         Shape of `originals`, float32 in [0, 1].
     """
     names = "\n".join(str(row.image) for row in cohort)
-    what = f"{read_bundle(bundle).sha256}:{profile.value}:{strength}:{seed}:{names}"
+    what = f"{read_bundle(bundle).sha256}:{profile.value}:{strength}:{seed}:{told.value}:{names}"
     path = cache_dir / f"redrawn-{hashlib.sha256(what.encode()).hexdigest()[:16]}.safetensors"
     if not path.exists():
         pipeline = PrivDiffPipeline.from_pretrained(bundle)
-        drawn = []
+        conditions, drawn = _conditions(cohort, told), []
         parts = list(torch.arange(len(originals)).split(BATCH))
         for rows in track(parts, f"Redrawing, {profile.value} at {strength:.2f}"):
             generators = [generator_for(seed, "redraw", int(row)) for row in rows]
             output = pipeline(
-                originals[rows], profile=profile, strength=strength, generators=generators
+                originals[rows],
+                profile=profile,
+                strength=strength,
+                generators=generators,
+                **{name: values[rows] for name, values in conditions.items()},
             )
             drawn.append((output.images * 255).round().byte())
         partial = path.with_suffix(f".{os.getpid()}.partial")
@@ -69,3 +91,24 @@ def redraw(
         save_file({"images": torch.cat(drawn)}, partial)
         os.replace(partial, path)
     return load_file(path)["images"].float() / 255
+
+
+def _conditions(cohort: Cohort, told: Told) -> dict[str, Any]:
+    """Return arguments of the pipeline, one row per image.
+
+    Raises
+    ------
+    CohortError
+        If an image has no age or sex that the bundle could be told.
+    """
+    if told is Told.NOTHING:
+        return {}
+    if told is Told.REPORT:
+        return {"findings": torch.tensor([[int(s) for s in row.findings] for row in cohort])}
+    ages = [row.age_years for row in cohort if row.age_years is not None]
+    sexes = [int(row.sex) for row in cohort if row.sex is not None]
+    if len(ages) < len(cohort) or len(sexes) < len(cohort):
+        raise CohortError(
+            "some images have no age or sex to tell", "measure without, or complete the manifest"
+        )
+    return {"age": torch.tensor([age_bin(years) for years in ages]), "sex": torch.tensor(sexes)}

@@ -23,6 +23,9 @@ class AutoencoderConfig(StageConfig):
     """Keys of the autoencoder stage."""
 
     stage: Literal["autoencoder"] = "autoencoder"
+    freeze_encoder: bool = Field(
+        False, description="Train the decoder alone; latents stay as a diffusion model knows them."
+    )
     latent_channels: int = 8
     block_out_channels: tuple[int, ...] = (64, 96, 160)
     encoder_layers: int = 1
@@ -48,6 +51,9 @@ class AutoencoderStage(Stage[AutoencoderConfig]):
         self.images = TrainingImages.load(config.data)
         torch.manual_seed(config.seed)
         self.autoencoder = initial or self._new_autoencoder()
+        if config.freeze_encoder:
+            self.autoencoder.analysis.requires_grad_(False)
+            self.autoencoder.encoder.requires_grad_(False)
         self.networks = {"autoencoder": self.autoencoder}
         if config.adversarial_weight:
             self.networks["discriminator"] = PatchDiscriminator(
@@ -80,13 +86,17 @@ class AutoencoderStage(Stage[AutoencoderConfig]):
         return self._generator_loss(crops, noise.to(crops.device), step.index)
 
     def export(self, folder: Path) -> None:
+        if not self.config.freeze_encoder:
+            self._set_statistics()
+        self.autoencoder.save_pretrained(folder / "autoencoder")
+
+    def _set_statistics(self) -> None:
         autoencoder = self.autoencoder
         latents = torch.cat([autoencoder.encode(batch) for batch in self.images.batches(limit=512)])
         # `encode` already removed the statistics of an earlier leg.
         mean = autoencoder.latent_mean + latents.mean() * autoencoder.latent_std
         autoencoder.latent_std.mul_(latents.std())
         autoencoder.latent_mean.copy_(mean)
-        autoencoder.save_pretrained(folder / "autoencoder")
 
     def _new_autoencoder(self) -> RadiographAutoencoder:
         config = self.config

@@ -68,8 +68,15 @@ class LatentStageConfig(StageConfig):
     schedule: ScheduleConfig = ScheduleConfig()
     branches: BranchConfig = BranchConfig()
     sas: SASMixture = SASMixture()
-    finding_dropout: float = Field(0.15, ge=0, le=1, description="Findings made unknown.")
-    snr_gamma: float = Field(5.0, gt=0, description="min-SNR loss weighting.")
+    finding_dropout: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description="Largest part of a row's findings made unknown; each row draws its own part.",
+    )
+    snr_gamma: float | None = Field(
+        5.0, gt=0, description="min-SNR loss weighting; none: the plain error of the prediction."
+    )
     latent_versions: int = Field(4, ge=1, description="Augmented versions cached per image.")
     latent_seed: int = Field(0, description="Seed of those versions; equal in all latent stages.")
 
@@ -182,7 +189,8 @@ def draw_condition(
 ) -> Condition:
     """Draw the branch of every row; rows without the label of that branch train the diagnosis."""
     findings = data.labels.findings[rows]
-    dropped = step.rand(len(step.rows), findings.shape[1]) < config.finding_dropout
+    dropout = config.finding_dropout * step.rand(len(step.rows), 1)
+    dropped = step.rand(len(step.rows), findings.shape[1]) < dropout
     findings = findings.masked_fill(dropped, FindingState.UNKNOWN)
     draws = step.rand(len(step.rows))
     parts = config.branches
@@ -220,19 +228,18 @@ def denoising_loss(
     latents: Tensor,
     noise: Tensor,
     timesteps: Tensor,
-    snr_gamma: float,
+    snr_gamma: float | None,
 ) -> Tensor:
     """Return the weighted mean squared error of a prediction.
 
-    Weighting: min-SNR-gamma (Hang et al., ICCV 2023), in the form for the prediction type.
+    Weighting: min-SNR-gamma (Hang et al., ICCV 2023), in the form for the prediction type; none
+    without a gamma, which gives high noise, where the anatomy is decided, its full share.
     """
-    snr = compute_snr(scheduler, timesteps)
-    weight = snr.clamp_max(snr_gamma)
-    if scheduler.config.prediction_type == "v_prediction":
-        target = scheduler.get_velocity(latents, noise, timesteps)
-        weight = weight / (snr + 1)
-    else:
-        target = noise
-        weight = weight / snr
+    is_velocity = scheduler.config.prediction_type == "v_prediction"
+    target = scheduler.get_velocity(latents, noise, timesteps) if is_velocity else noise
     error = (predicted - target).square().mean(dim=(1, 2, 3))
+    if snr_gamma is None:
+        return error.mean()
+    snr = compute_snr(scheduler, timesteps)
+    weight = snr.clamp_max(snr_gamma) / (snr + 1 if is_velocity else snr)
     return (weight * error).mean()

@@ -52,6 +52,7 @@ class ReaderStage(Stage[ReaderConfig]):
         )
         if initial is None and config.backbone.pretrained:
             load_pretrained(self.reader, config.backbone.pretrained)
+        self.reader.prevalence.copy_(self.labels.prevalence())
         self.networks = {"reader": self.reader}
 
     def players(self) -> tuple[Player, ...]:
@@ -118,6 +119,15 @@ class Labels:
         self.findings = findings  # (images, 15) FindingState
         self.age = age  # (images,) age bin or UNLABELLED
         self.sex = sex  # (images,) Sex or UNLABELLED
+
+    def prevalence(self) -> Tensor:
+        """Return how often each finding is present where it was looked for, shape (15,).
+
+        Laplace's rule keeps it inside (0, 1) for findings that are never or always seen.
+        """
+        known = (self.findings != FindingState.UNKNOWN).sum(dim=0)
+        present = (self.findings == FindingState.PRESENT).sum(dim=0)
+        return (present + 1) / (known + 2)
 
     @classmethod
     def of(cls, images: TrainingImages) -> Labels:
