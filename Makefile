@@ -4,7 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
-CONSTRAINTS ?= constraints.txt
+# The pinned versions need Python 3.11; an older one gets the newest that it can have.
+CONSTRAINTS ?= $(shell $(PYTHON) -c 'import sys; print("constraints.txt" if sys.version_info >= (3, 11) else "/dev/null")')
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -50,7 +51,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # torch comes first and pinned: what depends on it would else bring another build.
-$(VENV)/.base: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
+$(VENV)/.base: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) $(TORCH) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	$(PIP) -c $(CONSTRAINTS) -e .
 	touch $@

@@ -197,7 +197,10 @@ class PrivDiffPipeline(DiffusionPipeline):
         latents = self.autoencoder.encode(images)  # (n, c, h/16, w/16)
         scheduler, timesteps = self._schedule(settings, strength, steps)
         noise = _randn_like(latents, generators)
-        latents = self.scheduler.add_noise(latents, noise, timesteps[:1].expand(len(latents)))
+        if strength < 1:
+            latents = self.scheduler.add_noise(latents, noise, timesteps[:1].expand(len(latents)))
+        else:
+            latents = noise  # the schedule ends with a hundredth of the source left
 
         # 3. Denoise towards the findings, away from the person
         self.denoiser.activate_adapter(
