@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -137,6 +138,23 @@ class PrivDiffDenoiser(StrictModel, ConfigMixin):
         expected = set(get_peft_model_state_dict(self.unet, adapter_name=name))
         refuse_incomplete(f"adapter {name}", sorted(expected - stored), sorted(stored - expected))
         self.activate_adapter(None)
+
+    def merged(self, folder: Path) -> PrivDiffDenoiser:
+        """Return a copy with the LoRA weights of `folder` added to the base weights.
+
+        The copy has no adapters, so that nothing is left to compute for them while sampling.
+
+        Raises
+        ------
+        BundleError
+            If the weights do not fit this denoiser key by key.
+        """
+        merged = copy.deepcopy(self)
+        merged.load_adapter(folder)
+        merged.activate_adapter(folder.name)
+        merged.unet.fuse_lora(adapter_names=[folder.name])
+        merged.unet.unload_lora()
+        return merged
 
     def activate_adapter(self, name: str | None) -> None:
         """Use one adapter, or the base weights alone if `name` is None."""
