@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import UNet2DConditionModel
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.attention_processor import Attention
@@ -103,6 +104,18 @@ class PrivDiffDenoiser(StrictModel, ConfigMixin):
             return_dict=False,
         )
         return output[0]
+
+    @torch.no_grad()
+    def open_gates(self, size: float) -> None:
+        """Raise every residual gate of a cross-attention that is smaller than `size` to it.
+
+        A gate at zero passes nothing forward and no gradient to keys and values, so in a short
+        training it hardly opens by itself and the conditions stay without effect.
+        """
+        for module in self.unet.modules():
+            if isinstance(module, SASProcessor):
+                sign = 1.0 if module.gate >= 0 else -1.0
+                module.gate.copy_(sign * module.gate.abs().clamp_min(size))
 
     def add_adapter(self, name: str, rank: int) -> None:
         """Put fresh LoRA weights into attentions and residual blocks; freeze the base."""
