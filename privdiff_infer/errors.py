@@ -6,6 +6,8 @@ contains pixel data, a patient attribute or a secret.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class PrivDiffError(Exception):
     """Base of all errors raised on purpose.
@@ -28,16 +30,42 @@ class PrivDiffError(Exception):
         self.problem = problem
         self.remedy = remedy
 
-    def __reduce__(self) -> tuple[type[PrivDiffError], tuple[str, str]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         # Worker processes hand errors back by pickling them.
         return type(self), (self.problem, self.remedy)
 
 
-class ImageRejected(PrivDiffError):
+class ImageError(PrivDiffError):
+    """An input that does not become a result.
+
+    Parameters
+    ----------
+    problem, remedy
+        Constant text, without any value of the file: it may leave with a report.
+    detail
+        The offending value, such as that of a header. Private.
+
+    Attributes
+    ----------
+    sop_instance_uid
+        Of a DICOM source whose header could be read, else empty. Private.
+    """
+
+    def __init__(self, problem: str, remedy: str, *, detail: str = "") -> None:
+        super().__init__(problem, remedy)
+        self.detail = detail
+        self.sop_instance_uid = ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        private = {"detail": self.detail, "sop_instance_uid": self.sop_instance_uid}
+        return type(self), (self.problem, self.remedy), private
+
+
+class ImageRejected(ImageError):
     """The input cannot be read as one chest radiograph; the row becomes ``failed``."""
 
 
-class ImageHeld(PrivDiffError):
+class ImageHeld(ImageError):
     """The input was read but must not be redrawn or released unseen; the row becomes ``held``."""
 
 
