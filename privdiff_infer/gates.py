@@ -35,9 +35,9 @@ def check_frontal(frontal_logit: float, thresholds: GateThresholds) -> None:
     """
     if not frontal_logit >= thresholds.frontal_logit:  # NaN is held too
         raise ImageHeld(
-            "this does not look like an upright frontal chest radiograph "
-            f"(score {frontal_logit:.1f}, needed {thresholds.frontal_logit:.1f})",
+            "this does not look like an upright frontal chest radiograph",
             "check view, orientation and photometric interpretation",
+            detail=f"score {frontal_logit:.1f}, needed {thresholds.frontal_logit:.1f}",
         )
 
 
