@@ -1,7 +1,12 @@
 """The errors that this project raises on purpose.
 
 Every message is one line and says what happened, which value caused it and what to do. No message
-contains pixel data, a patient attribute or a secret.
+contains pixel data or a secret.
+
+What may leave: `problem` and `remedy` of an `ImageError`, which are constant text. What is private:
+its `detail` and `sop_instance_uid`, therefore also ``str(error)``, and the messages of all other
+errors, which name what the user typed. Private text goes to the console and to ``private/``, never
+to ``release/`` nor to a log.
 """
 
 from __future__ import annotations
@@ -49,12 +54,21 @@ class ImageError(PrivDiffError):
     ----------
     sop_instance_uid
         Of a DICOM source whose header could be read, else empty. Private.
+
+    Examples
+    --------
+    >>> print(ImageHeld("this is no radiograph", "name radiographs only", detail="modality MR"))
+    this is no radiograph (modality MR); name radiographs only
     """
 
     def __init__(self, problem: str, remedy: str, *, detail: str = "") -> None:
         super().__init__(problem, remedy)
         self.detail = detail
         self.sop_instance_uid = ""
+
+    def __str__(self) -> str:
+        detail = f" ({self.detail})" if self.detail else ""
+        return f"{self.problem}{detail}; {self.remedy}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         private = {"detail": self.detail, "sop_instance_uid": self.sop_instance_uid}
