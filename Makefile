@@ -4,14 +4,15 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
-CONSTRAINTS ?= constraints.txt
+# The pinned versions need Python 3.11; an older one gets the newest that it can have.
+CONSTRAINTS ?= $(shell $(PYTHON) -c 'import sys; print("constraints.txt" if sys.version_info >= (3, 11) else "/dev/null")')
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Two processes that each use all cores must not spin against each other.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test lint bench train-default docs-reference clean
+.PHONY: demo test lint bench train-default train-evaluators docs-reference clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.base
@@ -26,20 +27,29 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 
 bench: $(VENV)/.base
-	$(BIN)/privdiff benchmark
+	$(BIN)/privdiff benchmark --threads 2
 
 SMALL = training/configs/cxr-256-small
 TRAIN = $(BIN)/privdiff train
-# From nothing to the embedded bundle; each stage continues where it was stopped.
+# From nothing to the embedded bundle; each stage continues where it was stopped. A second and third
+# leg of a stage start from the weights of the one before.
 train-default: $(VENV)/.test
 	$(TRAIN) autoencoder --config $(SMALL)/autoencoder.yaml -o runs/bundle
+	$(TRAIN) autoencoder --config $(SMALL)/autoencoder-2.yaml -o runs/bundle --init-from runs/bundle
 	$(TRAIN) identity --config $(SMALL)/identity.yaml -o runs/bundle
 	$(TRAIN) reader --config $(SMALL)/reader.yaml -o runs/bundle
 	$(TRAIN) diffusion --config $(SMALL)/diffusion.yaml -o runs/bundle
+	$(TRAIN) diffusion --config $(SMALL)/diffusion-2.yaml -o runs/bundle --init-from runs/bundle
+	$(TRAIN) diffusion --config $(SMALL)/diffusion-3.yaml -o runs/bundle --init-from runs/bundle
 	$(TRAIN) suppression --config $(SMALL)/suppression.yaml -o runs/bundle
 	$(TRAIN) suppression --config $(SMALL)/suppression-paper.yaml -o runs/bundle
 	$(TRAIN) distillation --config $(SMALL)/distillation.yaml -o runs/bundle
 	$(BIN)/privdiff assemble runs/bundle --config $(SMALL)/bundle.yaml -o privdiff_infer/bundles/privdiff-cxr-256
+
+# The networks that figures are measured with.
+train-evaluators: $(VENV)/.test
+	$(TRAIN) identity --config training/configs/evaluators/verifier.yaml -o training/evaluators
+	$(TRAIN) reader --config training/configs/evaluators/classifier.yaml -o training/evaluators
 
 docs-reference: $(VENV)/.test
 	$(BIN)/typer privdiff_infer.cli utils docs --name privdiff --output docs/reference/cli.md
@@ -50,7 +60,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # torch comes first and pinned: what depends on it would else bring another build.
-$(VENV)/.base: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
+$(VENV)/.base: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) $(TORCH) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	$(PIP) -c $(CONSTRAINTS) -e .
 	touch $@
@@ -70,16 +80,11 @@ system-venv:
 clean:
 	rm -rf $(VENV) build dist *.egg-info out-demo
 
-# The figures of docs/results; needs ../shared.
-COMPARE = $(BIN)/privdiff compare privdiff-cxr-256 privdiff-cxr-256 --fold 0 --fold 1 --fold 2
+# The figures of docs/results; needs ../shared. Those of fold 4 are made once per released bundle.
 .PHONY: results
 results: $(VENV)/.test
 	$(BIN)/privdiff measure components --fold 3 -o docs/results/components.json
 	$(BIN)/privdiff measure gates --fold 3 -o docs/results/gates.json
 	$(BIN)/privdiff measure gates --dataset hannover-covid19 -o docs/results/gates-hannover.json
-	for s in 0.2 0.4 0.6 0.8 1.0; do \
-		$(COMPARE) --old-profile vanilla --new-profile standard --old-strength $$s --new-strength $$s \
-			-o docs/results/comparison-standard-$$s.json || exit 1; \
-	done
-	$(COMPARE) --old-profile vanilla --new-profile fast -o docs/results/comparison-fast.json
-	$(COMPARE) --old-profile vanilla --new-profile paper -o docs/results/comparison-paper.json
+	$(BIN)/privdiff sweep --fold 0 --fold 1 --fold 2 -o docs/results/sweep-select.json
+	$(BIN)/privdiff benchmark --threads 2 --repeat 5 --soak 1000 --json > docs/results/speed.json

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +18,8 @@ from privdiff_infer.gates import check_frontal, check_patient, linkage_failure
 from privdiff_infer.model.bundle import BundleInfo, read_bundle
 from privdiff_infer.model_grid import OutputSize, to_model_grid
 from privdiff_infer.pipeline import PrivDiffPipeline, check_strength
-from privdiff_infer.radiograph import Radiograph
-from privdiff_infer.vocabulary import FINDINGS, Precision, Profile
+from privdiff_infer.radiograph import HeaderFacts, Radiograph
+from privdiff_infer.vocabulary import FINDINGS, Precision, Profile, age_bin
 
 MAX_ATTEMPTS = 3
 STRENGTH_STEP = 0.1
@@ -147,6 +148,7 @@ class Anonymizer:
         source = torch.from_numpy(np.ascontiguousarray(grid))[None, None]
         check_frontal(self._frontal(source), metadata.gates)
         before = self._findings(source)
+        told = _told(radiograph.header)
 
         strength = self.strength
         for attempt in range(1, MAX_ATTEMPTS + 1):
@@ -156,6 +158,7 @@ class Anonymizer:
                 strength=strength,
                 num_inference_steps=self.options.num_inference_steps,
                 generators=[_generator(image_seed, attempt)],
+                **told,
                 callback=progress,
             ).images
             similarity = self._similarity(source, redrawn)
@@ -211,6 +214,19 @@ def operating_strength(bundle: BundleInfo, options: AnonymizerOptions) -> float:
             "name a strength",
         )
     return point.strength
+
+
+def _told(header: HeaderFacts) -> dict[str, Any]:
+    """Return age bin and sex where the header gives them; the model reads the rest itself.
+
+    Guidance away from an attribute works best with its true value.
+    """
+    told = {}
+    if header.age_years is not None:
+        told["age"] = torch.tensor([age_bin(header.age_years)])
+    if header.sex is not None:
+        told["sex"] = torch.tensor([int(header.sex)])
+    return told
 
 
 def _generator(image_seed: int, attempt: int) -> torch.Generator:

@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+import os
+import traceback
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from privdiff_infer.errors import ImageHeld, ImageRejected, OptionError, OutputError
+from privdiff_infer.errors import (
+    ImageError,
+    ImageHeld,
+    ImageRejected,
+    OptionError,
+    OutputError,
+    PrivDiffError,
+)
 from privdiff_infer.image_files import OutputFormat, encode_image
+from privdiff_infer.journal import Figures, Journal, Outcome
 from privdiff_infer.radiograph import Radiograph, read_radiograph
 from privdiff_infer.release import (
     OutputFolders,
     Review,
     Row,
     Status,
+    discard_results_without_row,
     preview_name,
     reporting_disk_errors,
-    write_atomically,
+    write_private,
+    write_released,
 )
 from privdiff_infer.review_pictures import write_review_pictures
 from privdiff_infer.seeds import image_seed, release_name
+from privdiff_infer.workers import WorkerPool
 
 if TYPE_CHECKING:
     from privdiff_infer.anonymizer import AnonymizedImage
 
 logger = logging.getLogger(__name__)
+
+HELD_RESULT = "the result did not pass the output gates; see private/review.html"
+"""The reason that leaves: the private one tells how similar the result is to its source."""
 
 
 class ImageAnonymizer(Protocol):
@@ -44,40 +56,6 @@ class ImageAnonymizer(Protocol):
         progress: Callable[[int, int], None] | None = None,
     ) -> AnonymizedImage:
         """Redraw one radiograph."""
-
-
-@dataclass(frozen=True)
-class Figures:
-    """What was measured on one redrawn image."""
-
-    identity_similarity: float
-    findings_before: dict[str, float]
-    findings_after: dict[str, float]
-    strength: float
-    attempts: int
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One finished source: its row, and its figures if it was redrawn."""
-
-    row: Row
-    figures: Figures | None
-
-    def to_json(self) -> str:
-        """Return one line of the journal."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, line: str) -> Outcome:
-        """Read one line of the journal."""
-        record = json.loads(line)
-        row = record["row"] | {
-            "status": Status(record["row"]["status"]),
-            "review": Review(record["row"]["review"]),
-        }
-        figures = record["figures"]
-        return cls(Row(**row), Figures(**figures) if figures else None)
 
 
 @dataclass(frozen=True)
@@ -111,14 +89,15 @@ StepProgress = Callable[[int, int], None]
 def run_batch(
     sources: Sequence[Path],
     batch: Batch,
+    journal: Journal,
     factory: AnonymizerFactory,
     workers: int = 1,
     step_progress: StepProgress | None = None,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Yield one outcome per source as they are reached, and keep them in the journal.
 
-    Sources that the journal already has, with output bytes that still match, are yielded first and
-    not done again.
+    Outcomes that the journal already has and that still hold (see `Journal.settle`) are yielded
+    first and not done again. However this ends, every result on disk has a row in the journal.
 
     Parameters
     ----------
@@ -126,6 +105,8 @@ def run_batch(
         Files.
     batch
         Folder, seed and format.
+    journal
+        Of this folder.
     factory
         Builds the anonymizer; must be picklable if `workers` is above 1.
     workers
@@ -135,21 +116,16 @@ def run_batch(
     """
     if workers < 1:
         raise OptionError(f"{workers} workers cannot work", "give a number from 1")
-    done = _journalled(batch.folders)
-    yield from (done[str(path)] for path in sources if str(path) in done)
-    todo = [path for path in sources if str(path) not in done]
-    if not todo:
-        return
-    with reporting_disk_errors(), batch.folders.journal.open("a", encoding="utf-8") as journal:
-        outcomes = (
-            _in_this_process(todo, batch, factory, step_progress)
-            if workers == 1
-            else _in_processes(todo, batch, factory, workers)
-        )
-        for outcome in outcomes:
-            journal.write(outcome.to_json() + "\n")
-            journal.flush()
-            yield outcome
+    settled = journal.settle(sources)
+    todo = [path for path in sources if path not in journal]
+    try:
+        yield from settled
+        if workers == 1:
+            yield from _in_this_process(todo, batch, journal, factory, step_progress)
+        else:
+            yield from _in_processes(todo, batch, journal, factory, workers)
+    finally:
+        discard_results_without_row(batch.folders, journal.outputs)
 
 
 def anonymize_file(
@@ -158,39 +134,36 @@ def anonymize_file(
     """Do one file; every error that it can cause becomes its row."""
     radiograph: Radiograph | None = None
     try:
+        _check_is_no_folder(path)
         radiograph = read_radiograph(path)
         seed = image_seed(batch.seed, radiograph.digest)
         result = anonymizer.anonymize(radiograph, seed, progress)
         return _write(path, radiograph, seed, result, batch)
-    except ImageHeld as error:
-        return _without_output(path, radiograph, Status.HELD, str(error))
-    except (ImageRejected, OutputError) as error:
-        return _without_output(path, radiograph, Status.FAILED, str(error))
-    except MemoryError:
-        reason = "not enough memory; use fewer workers or a smaller image"
-        return _without_output(path, radiograph, Status.FAILED, reason)
     except Exception as error:  # one bad file never stops a batch
-        logger.debug("unexpected error", exc_info=True)
-        reason = f"unexpected {type(error).__name__}; run with --verbose and report it"
-        return _without_output(path, radiograph, Status.FAILED, reason)
+        return _without_result(path, radiograph, _explained(error))
+
+
+def _check_is_no_folder(path: Path) -> None:
+    # `find_sources` names the files of a folder, and the folder itself if it cannot be listed.
+    if os.path.isdir(path):
+        raise ImageRejected("the folder cannot be listed", "give permission to read it")
 
 
 def _write(
     path: Path, radiograph: Radiograph, seed: int, result: AnonymizedImage, batch: Batch
 ) -> Outcome:
+    """Write the result, then the pictures of it; what an error leaves goes when the batch ends."""
+    name = release_name(seed)
     output_format = batch.output_format.for_source(radiograph.source_format)
     held = result.held_reason is not None
-    folder = batch.folders.held if held else batch.folders.images
-    target = folder / f"{release_name(seed)}{output_format.suffix}"
+    target = (
+        batch.folders.held if held else batch.folders.images
+    ) / f"{name}{output_format.suffix}"
     content = encode_image(result.pixels, result.spacing_mm, output_format)
-    write_review_pictures(
-        batch.folders.review, release_name(seed), radiograph.pixels, result.pixels
-    )
+    sha256 = write_private(target, content) if held else write_released(target, content)
     if not held and output_format is OutputFormat.NRRD:
-        batch.folders.previews.mkdir(exist_ok=True)
-        preview = batch.folders.release / preview_name(target.relative_to(batch.folders.release))
-        write_atomically(preview, encode_image(result.pixels, None, OutputFormat.PNG))
-    sha256 = write_atomically(target, content)
+        _write_preview(batch.folders, target, result)
+    write_review_pictures(batch.folders.review, name, radiograph.pixels, result.pixels)
     row = Row(
         source=str(path),
         sop_instance_uid=radiograph.sop_instance_uid or "",
@@ -207,104 +180,81 @@ def _write(
         result.strength,
         result.attempts,
     )
-    return Outcome(row, figures)
+    return Outcome(row, HELD_RESULT if held else "", radiograph.digest, figures)
 
 
-def _without_output(
-    path: Path, radiograph: Radiograph | None, status: Status, reason: str
-) -> Outcome:
-    uid = (radiograph.sop_instance_uid or "") if radiograph else ""
-    return Outcome(Row(str(path), uid, "", "", status, reason, Review.NONE), None)
+def _write_preview(folders: OutputFolders, target: Path, result: AnonymizedImage) -> None:
+    with reporting_disk_errors():
+        folders.previews.mkdir(exist_ok=True)
+    preview = folders.release / preview_name(target.relative_to(folders.release))
+    write_released(preview, encode_image(result.pixels, None, OutputFormat.PNG))
 
 
-def _journalled(folders: OutputFolders) -> dict[str, Outcome]:
-    """Return complete outcomes of an earlier run.
-
-    What failed, a torn last line and a result whose bytes changed are done again.
-    """
-    if not folders.journal.exists():
-        return {}
-    done: dict[str, Outcome] = {}
-    for line in folders.journal.read_text(encoding="utf-8").splitlines():
-        try:
-            outcome = Outcome.from_json(line)
-        except (ValueError, KeyError, TypeError):
-            continue
-        if outcome.row.status is not Status.FAILED and _intact(outcome.row, folders.root):
-            done[outcome.row.source] = outcome
-    whole = "".join(outcome.to_json() + "\n" for outcome in done.values())
-    write_atomically(folders.journal, whole.encode())
-    return done
+def _without_result(path: Path, radiograph: Radiograph | None, error: PrivDiffError) -> Outcome:
+    status = Status.HELD if isinstance(error, ImageHeld) else Status.FAILED
+    if radiograph:
+        uid, digest = radiograph.sop_instance_uid or "", radiograph.digest
+    else:
+        uid, digest = error.sop_instance_uid if isinstance(error, ImageError) else "", ""
+    return Outcome.without_result(str(path), status, error, uid, digest)
 
 
-def _intact(row: Row, root: Path) -> bool:
-    if not row.output:
-        return True
-    path = root / row.output
-    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == row.sha256
+def _explained(error: Exception) -> PrivDiffError:
+    if isinstance(error, (ImageError, OutputError)):
+        return error
+    if isinstance(error, MemoryError):
+        return ImageRejected("not enough memory", "use fewer workers or a smaller image")
+    if _is_device_memory_error(error):
+        return ImageRejected(
+            "not enough memory on the device",
+            "use fewer workers, --precision bfloat16 or --device cpu",
+        )
+    # Frames only: the message of an unforeseen error can quote the header.
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    logger.debug("unexpected %s\n%s", type(error).__name__, frames)
+    return ImageRejected(f"unexpected {type(error).__name__}", "run with --verbose and report it")
+
+
+def _is_device_memory_error(error: Exception) -> bool:
+    from torch import OutOfMemoryError  # slow to import, and needed after an error only
+
+    return isinstance(error, OutOfMemoryError)
 
 
 def _in_this_process(
     paths: Sequence[Path],
     batch: Batch,
+    journal: Journal,
     factory: AnonymizerFactory,
     progress: StepProgress | None,
 ) -> Iterator[Outcome]:
+    if not paths:
+        return
     anonymizer = factory()
     for path in paths:
-        yield anonymize_file(path, batch, anonymizer, progress)
-
-
-_loaded: list[ImageAnonymizer] = []  # one, in a worker process
-
-
-def _start_worker(factory: AnonymizerFactory) -> None:
-    _loaded.append(factory())
-
-
-def _work(path: Path, batch: Batch) -> Outcome:
-    return anonymize_file(path, batch, _loaded[0])
+        yield journal.add(anonymize_file(path, batch, anonymizer, progress))
 
 
 def _in_processes(
-    paths: Sequence[Path], batch: Batch, factory: AnonymizerFactory, workers: int
+    paths: Sequence[Path],
+    batch: Batch,
+    journal: Journal,
+    factory: AnonymizerFactory,
+    workers: int,
 ) -> Iterator[Outcome]:
-    """Keep a bounded number of images in work; images in work when a process dies run alone."""
-    queue = list(reversed(paths))
-    while queue:
-        suspects: list[Path] = []
-        with _pool(factory, workers) as pool:
-            pending: dict[Future[Outcome], Path] = {}
-            while queue or pending:
-                while queue and len(pending) < 2 * workers and not suspects:
-                    path = queue.pop()
-                    pending[pool.submit(_work, path, batch)] = path
-                if not pending:
-                    break
-                finished, _ = wait(pending, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    path = pending.pop(future)
-                    try:
-                        yield future.result()
-                    except BrokenProcessPool:
-                        suspects.append(path)
-        for path in suspects:
-            yield _alone(path, batch, factory)
-
-
-def _alone(path: Path, batch: Batch, factory: AnonymizerFactory) -> Outcome:
-    with _pool(factory, 1) as pool:
+    with WorkerPool(partial(_job, factory, batch), min(workers, len(paths))) as pool:
         try:
-            return pool.submit(_work, path, batch).result()
-        except BrokenProcessPool:
-            reason = "the worker process died on this image; check the file and the memory"
-            return _without_output(path, None, Status.FAILED, reason)
+            for path, outcome in pool.results(paths):
+                yield journal.add(outcome or _died(path))
+        finally:
+            for _, outcome in pool.drain():
+                journal.add(outcome)
 
 
-def _pool(factory: AnonymizerFactory, workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(
-        workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(factory,),
-    )
+def _job(factory: AnonymizerFactory, batch: Batch) -> Callable[[Path], Outcome]:
+    return partial(anonymize_file, batch=batch, anonymizer=factory())
+
+
+def _died(path: Path) -> Outcome:
+    error = ImageRejected("the worker process died on this image", "check the file and the memory")
+    return _without_result(path, None, error)

@@ -22,6 +22,7 @@ from torch import Tensor
 from privdiff_infer.anonymizer import Anonymizer, AnonymizerOptions, operating_strength
 from privdiff_infer.device import pick_device
 from privdiff_infer.model.bundle import BundleInfo, read_bundle
+from privdiff_infer.model.denoiser import PrivDiffDenoiser
 from privdiff_infer.model.guidance import Guidance, guided_prediction, sensitive_branch
 from privdiff_infer.model_grid import to_model_grid
 from privdiff_infer.pipeline import Conditions, PrivDiffPipeline
@@ -214,6 +215,7 @@ class _NaivePipeline(PrivDiffPipeline):
 
     def _predict(
         self,
+        denoiser: PrivDiffDenoiser,
         latents: Tensor,
         timestep: Tensor,
         index: int,
@@ -222,7 +224,7 @@ class _NaivePipeline(PrivDiffPipeline):
     ) -> Tensor:
         guidance = settings.guidance or Guidance()
         unconditional, diagnostic, sensitive = (
-            self.denoiser(latents, timestep, condition, settings.sas)
+            denoiser(latents, timestep, condition, settings.sas)
             for condition in (
                 conditions.unconditional,
                 conditions.findings,
@@ -269,16 +271,17 @@ def _time_sampler(
 ) -> SamplerSpeed:
     evaluated = 0
 
-    def count(module: Any, arguments: tuple[Tensor, ...]) -> None:
+    def count(module: torch.nn.Module, arguments: tuple[Tensor, ...]) -> None:
         nonlocal evaluated
-        evaluated += len(arguments[0])
+        if isinstance(module, PrivDiffDenoiser):
+            evaluated += len(arguments[0])
 
     def draw(seed: int) -> None:
         generators = [torch.Generator().manual_seed(seed + row) for row in range(len(batch))]
         pipeline(batch, profile=profile, strength=strength, generators=generators)
 
-    hook = pipeline.denoiser.register_forward_pre_hook(count)
-    draw(0)  # untimed: the first call also allocates
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(count)
+    draw(0)  # untimed: the first call also merges and allocates
     hook.remove()
     seconds = Seconds.of([_clock(partial(draw, seed)) / len(batch) for seed in range(repeat)])
     return SamplerSpeed(

@@ -9,22 +9,23 @@ import json
 import logging
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import closing
 from importlib.metadata import entry_points
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from privdiff_infer import __version__
-from privdiff_infer.errors import PrivDiffError
+from privdiff_infer.errors import OutputError, PrivDiffError
 from privdiff_infer.image_files import OutputFormat
 from privdiff_infer.model.bundle import (
     DEFAULT_BUNDLE,
     BundleInfo,
     find_bundle,
     list_bundles,
-    read_bundle,
     verify_bundle,
 )
 from privdiff_infer.model_grid import OutputSize
@@ -33,7 +34,6 @@ from privdiff_infer.sources import find_sources
 from privdiff_infer.vocabulary import Precision, Profile
 
 if TYPE_CHECKING:
-    from privdiff_infer.batch import Outcome
     from privdiff_infer.run import Run
 
 COMMANDS = "privdiff.commands"
@@ -82,7 +82,12 @@ def common(
 ) -> None:
     """Redraws chest X-rays so that the findings stay and the person goes."""
     if verbose:
-        logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(name)s %(message)s")
+        handler = logging.StreamHandler()
+        # Other libraries log values of headers and names of files.
+        handler.addFilter(lambda record: record.name.startswith("privdiff_"))
+        logging.basicConfig(
+            level=logging.DEBUG, format="%(asctime)s %(name)s %(message)s", handlers=[handler]
+        )
 
 
 @app.command()
@@ -150,13 +155,13 @@ def demo(
 
     An image that a gate holds belongs to the demonstration, so the exit code is 0 then too.
     """
-    from privdiff_infer.run import Run, RunOptions, discard_run
+    from privdiff_infer.run import Run, RunOptions, discard_demo
 
     bundle = find_bundle(DEFAULT_BUNDLE)
-    discard_run(output, read_bundle(bundle))
-    run = Run(RunOptions(out=output, bundle=bundle, seed=DEMO_SEED))
-    if _perform(run, find_sources([str(SAMPLE)]), as_json) == EXIT_STOPPED:
-        raise typer.Exit(EXIT_STOPPED)
+    discard_demo(output)
+    run = Run(RunOptions(out=output, bundle=bundle, seed=DEMO_SEED, demo=True))
+    expected = (Status.RELEASED, Status.HELD)
+    raise typer.Exit(_perform(run, find_sources([str(SAMPLE)]), as_json, expected))
 
 
 @app.command()
@@ -200,6 +205,8 @@ def benchmark(
 
 def main() -> None:
     """Run `privdiff`; errors that were foreseen are one line and an exit code."""
+    if isinstance(sys.stdout, TextIOWrapper):  # a file name can hold bytes that are no UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except PrivDiffError as error:
@@ -211,31 +218,38 @@ def main() -> None:
         sys.exit(EXIT_USAGE)
 
 
-def _perform(run: Run, files: Sequence[Path], as_json: bool) -> int:
-    """Do all images under a progress bar, write the reports and return the exit code."""
-    outcomes: list[Outcome] = []
+def _perform(
+    run: Run,
+    files: Sequence[Path],
+    as_json: bool,
+    expected: Collection[Status] = (Status.RELEASED,),
+) -> int:
+    """Do all images under a progress bar, write the reports and return the exit code.
+
+    The code tells of every image of the run, also of those that an earlier start did.
+    """
     stopped = False
     try:
-        _follow(run, files, outcomes, quiet=as_json)
+        _follow(run, files, quiet=as_json)
     except KeyboardInterrupt:
         stopped = True
-    report = run.finish(outcomes)
-    counts = Counter(outcome.row.status for outcome in outcomes)
+    complete = _write_reports(run)
+    counts = Counter(outcome.row.status for outcome in run.journal.outcomes)
     if as_json:
-        typer.echo(json.dumps(_run_record(run, report, outcomes), indent=2))
+        typer.echo(json.dumps(_run_record(run, counts), indent=2))
     else:
         typer.echo(", ".join(f"{counts[status]} {status.value}" for status in Status))
-        typer.echo(f"review (private): {run.folders.private / 'review.html'}")
-        typer.echo(f"report: {report}")
+        typer.echo(f"review (private): {run.folders.review_page}")
+        typer.echo(f"report: {run.folders.report}")
     if stopped:
-        left = len(files) - len(outcomes)
+        left = sum(path not in run.journal for path in files)
         typer.echo(f"stopped with {left} images left; continue with --resume", err=True)
         return EXIT_STOPPED
-    return EXIT_INCOMPLETE if counts[Status.RELEASED] != len(files) else EXIT_DONE
+    return EXIT_DONE if complete and set(counts) <= set(expected) else EXIT_INCOMPLETE
 
 
-def _follow(run: Run, files: Sequence[Path], outcomes: list[Outcome], *, quiet: bool) -> None:
-    """Fill `outcomes`, show progress on stderr and print one line per image that was not done."""
+def _follow(run: Run, files: Sequence[Path], *, quiet: bool) -> None:
+    """Show progress on stderr and print one line per image that was not done."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -261,21 +275,30 @@ def _follow(run: Run, files: Sequence[Path], outcomes: list[Outcome], *, quiet: 
         def step_progress(done: int, total: int) -> None:
             progress.update(steps, completed=done, total=total)
 
-        for outcome in run.outcomes(files, step_progress):
-            outcomes.append(outcome)
-            progress.advance(images)
-            if outcome.row.status is not Status.RELEASED:
-                console.print(f"{outcome.row.source}: {outcome.row.reason}", soft_wrap=True)
+        with closing(run.outcomes(files, step_progress)) as outcomes:
+            for outcome in outcomes:
+                progress.advance(images)
+                if outcome.row.status is not Status.RELEASED:
+                    console.print(f"{outcome.row.source}: {outcome.row.reason}", soft_wrap=True)
 
 
-def _run_record(run: Run, report: Path, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    counts = Counter(outcome.row.status.value for outcome in outcomes)
+def _write_reports(run: Run) -> bool:
+    """Write what can be written; tell whether that was everything."""
+    try:
+        run.finish()
+    except OutputError as error:
+        typer.echo(f"privdiff: crosswalk or reports are not up to date: {error}", err=True)
+        return False
+    return True
+
+
+def _run_record(run: Run, counts: Counter[Status]) -> dict[str, Any]:
     return {
         "out": str(run.folders.root),
-        "report": str(report),
-        "review": str(run.folders.private / "review.html"),
+        "report": str(run.folders.report),
+        "review": str(run.folders.review_page),
         "crosswalk": str(run.folders.crosswalk),
-        "counts": {status.value: counts[status.value] for status in Status},
+        "counts": {status.value: counts[status] for status in Status},
         "images": [
             {
                 "source": outcome.row.source,
@@ -283,7 +306,7 @@ def _run_record(run: Run, report: Path, outcomes: Sequence[Outcome]) -> dict[str
                 "status": outcome.row.status.value,
                 "reason": outcome.row.reason,
             }
-            for outcome in outcomes
+            for outcome in run.journal.outcomes
         ],
     }
 

@@ -1,10 +1,17 @@
 """The errors that this project raises on purpose.
 
 Every message is one line and says what happened, which value caused it and what to do. No message
-contains pixel data, a patient attribute or a secret.
+contains pixel data or a secret.
+
+What may leave: `problem` and `remedy` of an `ImageError`, which are constant text. What is private:
+its `detail` and `sop_instance_uid`, therefore also ``str(error)``, and the messages of all other
+errors, which name what the user typed. Private text goes to the console and to ``private/``, never
+to ``release/`` nor to a log.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class PrivDiffError(Exception):
@@ -28,16 +35,51 @@ class PrivDiffError(Exception):
         self.problem = problem
         self.remedy = remedy
 
-    def __reduce__(self) -> tuple[type[PrivDiffError], tuple[str, str]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         # Worker processes hand errors back by pickling them.
         return type(self), (self.problem, self.remedy)
 
 
-class ImageRejected(PrivDiffError):
+class ImageError(PrivDiffError):
+    """An input that does not become a result.
+
+    Parameters
+    ----------
+    problem, remedy
+        Constant text, without any value of the file: it may leave with a report.
+    detail
+        The offending value, such as that of a header. Private.
+
+    Attributes
+    ----------
+    sop_instance_uid
+        Of a DICOM source whose header could be read, else empty. Private.
+
+    Examples
+    --------
+    >>> print(ImageHeld("this is no radiograph", "name radiographs only", detail="modality MR"))
+    this is no radiograph (modality MR); name radiographs only
+    """
+
+    def __init__(self, problem: str, remedy: str, *, detail: str = "") -> None:
+        super().__init__(problem, remedy)
+        self.detail = detail
+        self.sop_instance_uid = ""
+
+    def __str__(self) -> str:
+        detail = f" ({self.detail})" if self.detail else ""
+        return f"{self.problem}{detail}; {self.remedy}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        private = {"detail": self.detail, "sop_instance_uid": self.sop_instance_uid}
+        return type(self), (self.problem, self.remedy), private
+
+
+class ImageRejected(ImageError):
     """The input cannot be read as one chest radiograph; the row becomes ``failed``."""
 
 
-class ImageHeld(PrivDiffError):
+class ImageHeld(ImageError):
     """The input was read but must not be redrawn or released unseen; the row becomes ``held``."""
 
 

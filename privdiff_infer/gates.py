@@ -35,9 +35,9 @@ def check_frontal(frontal_logit: float, thresholds: GateThresholds) -> None:
     """
     if not frontal_logit >= thresholds.frontal_logit:  # NaN is held too
         raise ImageHeld(
-            "this does not look like an upright frontal chest radiograph "
-            f"(score {frontal_logit:.1f}, needed {thresholds.frontal_logit:.1f})",
+            "this does not look like an upright frontal chest radiograph",
             "check view, orientation and photometric interpretation",
+            detail=f"score {frontal_logit:.1f}, needed {thresholds.frontal_logit:.1f}",
         )
 
 
@@ -49,7 +49,4 @@ def linkage_failure(similarity: float, thresholds: GateThresholds) -> str | None
     """
     if similarity <= thresholds.linkage_similarity:
         return None
-    return (
-        f"the result is too similar to its source (cosine {similarity:.2f}, "
-        f"allowed {thresholds.linkage_similarity:.2f})"
-    )
+    return "the result is too similar to its source; try a higher strength"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +99,8 @@ class PrivDiffPipeline(DiffusionPipeline):
             identity=identity,
             reader=reader,
         )
-        self.adapters: tuple[str, ...] = ()
+        self.adapters: dict[str, Path] = {}
+        self._merged: dict[str, PrivDiffDenoiser] = {}
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:
@@ -126,10 +128,14 @@ class PrivDiffPipeline(DiffusionPipeline):
         if (folder / "reader").is_dir():
             loaded["reader"] = RadiographReader.from_pretrained(folder / "reader")
         pipeline = cls(**loaded)
-        for adapter in sorted((folder / ADAPTERS).glob("*")):
-            pipeline.denoiser.load_adapter(adapter)
-            pipeline.adapters += (adapter.name,)
+        pipeline.adapters = {path.name: path for path in sorted((folder / ADAPTERS).glob("*"))}
         return pipeline
+
+    def save_pretrained(self, folder: str | Path, **kwargs: Any) -> None:
+        """Save all components and copy the adapters; metadata and model card are not written."""
+        super().save_pretrained(folder, **kwargs)
+        for name, source in self.adapters.items():
+            shutil.copytree(source, Path(folder) / ADAPTERS / name, dirs_exist_ok=True)
 
     @property
     def is_base(self) -> bool:
@@ -197,14 +203,15 @@ class PrivDiffPipeline(DiffusionPipeline):
         latents = self.autoencoder.encode(images)  # (n, c, h/16, w/16)
         scheduler, timesteps = self._schedule(settings, strength, steps)
         noise = _randn_like(latents, generators)
-        latents = self.scheduler.add_noise(latents, noise, timesteps[:1].expand(len(latents)))
+        if strength < 1:
+            latents = self.scheduler.add_noise(latents, noise, timesteps[:1].expand(len(latents)))
+        else:
+            latents = noise  # the schedule ends with a hundredth of the source left
 
         # 3. Denoise towards the findings, away from the person
-        self.denoiser.activate_adapter(
-            settings.adapter if settings.adapter in self.adapters else None
-        )
+        denoiser = self._denoiser_of(settings)
         for index, timestep in enumerate(timesteps):
-            prediction = self._predict(latents, timestep, index, conditions, settings)
+            prediction = self._predict(denoiser, latents, timestep, index, conditions, settings)
             latents = scheduler.step(
                 prediction, timestep, latents, generator=list(generators)
             ).prev_sample
@@ -266,8 +273,18 @@ class PrivDiffPipeline(DiffusionPipeline):
         scheduler.set_timesteps(timesteps=timesteps, device=self.device)
         return scheduler, torch.tensor(timesteps, device=self.device)
 
+    def _denoiser_of(self, settings: ProfileSettings) -> PrivDiffDenoiser:
+        """Return the denoiser of a profile: the base, with the profile's adapter merged into it."""
+        name = settings.adapter
+        if name is None or name not in self.adapters:
+            return self.denoiser
+        if name not in self._merged:
+            self._merged[name] = self.denoiser.merged(self.adapters[name])
+        return self._merged[name].to(self.device, self.dtype)
+
     def _predict(
         self,
+        denoiser: PrivDiffDenoiser,
         latents: Tensor,
         timestep: Tensor,
         index: int,
@@ -277,7 +294,7 @@ class PrivDiffPipeline(DiffusionPipeline):
         """Return the (guided) prediction; all branches share one call of the denoiser."""
         guidance, total = settings.guidance, self.scheduler.config.num_train_timesteps
         if guidance is None or not guidance.covers(int(timestep), total):
-            return self.denoiser(latents, timestep, conditions.findings, settings.sas)
+            return denoiser(latents, timestep, conditions.findings, settings.sas)
         branches = Condition.cat(
             [
                 conditions.unconditional,
@@ -285,7 +302,7 @@ class PrivDiffPipeline(DiffusionPipeline):
                 conditions.sensitive[sensitive_branch(index)],
             ]
         )
-        predictions = self.denoiser(latents.repeat(3, 1, 1, 1), timestep, branches, settings.sas)
+        predictions = denoiser(latents.repeat(3, 1, 1, 1), timestep, branches, settings.sas)
         unconditional, diagnostic, sensitive = predictions.chunk(3)
         guided = guided_prediction(
             unconditional,

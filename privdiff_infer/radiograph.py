@@ -4,6 +4,9 @@ Intensity convention, the same everywhere in this project: float32 in [0, 1], 0 
 (MONOCHROME2 sense). For DICOM the range is that of the VOI transformation that the file asks for; a
 file without one, and every other format, is scaled from its smallest to its largest stored value,
 padding left out - except 8- and 16-bit raster images, whose whole range is the display range.
+
+Spacing is what a file states of its pixels, never a default: PNG and JPEG have none, since their
+resolution is one of print.
 """
 
 from __future__ import annotations
@@ -103,7 +106,7 @@ def read_radiograph(path: Path) -> Radiograph:
     """
     content = _read_bytes(path)
     decoded = _decode(content)
-    _check_pixels(decoded.pixels)
+    _check_pixels(decoded)
     return Radiograph(
         pixels=decoded.pixels,
         spacing_mm=decoded.spacing_mm,
@@ -123,18 +126,20 @@ def check_size(rows: int, columns: int) -> None:
     ImageRejected
         If a side is too short or too long, or there are too many pixels.
     """
+    size = f"{columns} x {rows} pixels"
     if rows < 1 or columns < 1:
-        raise ImageRejected(f"the image is {columns} x {rows} pixels", "export it again")
+        raise ImageRejected("the image has no rows or no columns", "export it again", detail=size)
     if min(rows, columns) < MIN_SIDE:
         raise ImageRejected(
-            f"the image is {columns} x {rows} pixels, fewer than {MIN_SIDE} a side",
+            f"the image has fewer than {MIN_SIDE} pixels a side",
             "use the full-resolution image",
+            detail=size,
         )
     if max(rows, columns) > MAX_SIDE or rows * columns > MAX_PIXELS:
         raise ImageRejected(
-            f"the image claims {columns} x {rows} pixels, more than {MAX_SIDE} a side or "
-            f"{MAX_PIXELS} in all",
+            f"the image claims more than {MAX_SIDE} pixels a side or {MAX_PIXELS} in all",
             "check the file or reduce it",
+            detail=size,
         )
 
 
@@ -147,8 +152,9 @@ def _read_bytes(path: Path) -> bytes:
             raise ImageRejected("the file is empty (0 bytes)", "copy or export it again")
         if size > MAX_FILE_BYTES:
             raise ImageRejected(
-                f"the file has {size} bytes, more than {MAX_FILE_BYTES}",
+                f"the file has more than {MAX_FILE_BYTES} bytes",
                 "name single images",
+                detail=f"{size} bytes",
             )
         return path.read_bytes()
     except FileNotFoundError as error:
@@ -157,7 +163,9 @@ def _read_bytes(path: Path) -> bytes:
         raise ImageRejected("no permission to read the file", "give read permission") from error
     except OSError as error:
         raise ImageRejected(
-            f"the file cannot be read ({error.strerror})", "check the disk or the network share"
+            "the file cannot be read",
+            "check the disk or the network share",
+            detail=error.strerror or type(error).__name__,
         ) from error
 
 
@@ -173,9 +181,14 @@ def _decode(content: bytes) -> Decoded:
     )
 
 
-def _check_pixels(pixels: np.ndarray) -> None:
-    check_size(*pixels.shape)
-    if float(pixels.min()) == float(pixels.max()):
-        raise ImageRejected(
-            "the image is constant: every pixel has the same value", "export it again"
-        )
+def _check_pixels(decoded: Decoded) -> None:
+    pixels = decoded.pixels
+    try:
+        check_size(*pixels.shape)
+        if float(pixels.min()) == float(pixels.max()):
+            raise ImageRejected(
+                "the image is constant: every pixel has the same value", "export it again"
+            )
+    except ImageRejected as error:
+        error.sop_instance_uid = decoded.sop_instance_uid or ""
+        raise

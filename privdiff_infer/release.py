@@ -9,7 +9,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
@@ -17,8 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from privdiff_infer.errors import OutputError
+from privdiff_infer.seeds import RELEASE_NAME
 
 CSV_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+PARTIAL = ".partial-"
+
+PUBLIC_MODE = 0o644
+PRIVATE_MODE = 0o600
+
+RELEASE_TIME = 946_684_800
+"""2000-01-01 UTC, the time of every file in release/: true ones give the order of the sources away,
+and ZIP archives hold none before 1980."""
 
 
 class Status(str, Enum):
@@ -97,6 +106,16 @@ class OutputFolders:
         return self.private / "crosswalk.csv"
 
     @property
+    def report(self) -> Path:
+        """The page that may leave."""
+        return self.release / "report.html"
+
+    @property
+    def review_page(self) -> Path:
+        """The page that shows originals."""
+        return self.private / "review.html"
+
+    @property
     def run(self) -> Path:
         """Options and seed of the run."""
         return self.private / "run.json"
@@ -158,54 +177,80 @@ def write_atomically(path: Path, content: bytes) -> str:
     OutputError
         If the disk is full or the folder cannot be written; no partial file is left behind.
     """
-    with reporting_disk_errors():
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            os.chmod(partial, 0o600 if "private" in path.parts else 0o644)
-            os.replace(partial, path)
-        except BaseException:
-            Path(partial).unlink(missing_ok=True)
-            raise
-    return hashlib.sha256(content).hexdigest()
+    return _replace(path, content, PUBLIC_MODE, None)
+
+
+def write_released(path: Path, content: bytes) -> str:
+    """Write a file of ``release/`` as `write_atomically` does, with a time that tells nothing."""
+    return _replace(path, content, PUBLIC_MODE, RELEASE_TIME)
+
+
+def write_private(path: Path, content: bytes) -> str:
+    """Write a file of ``private/`` as `write_atomically` does, for its owner alone."""
+    return _replace(path, content, PRIVATE_MODE, None)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically, with sorted keys so that equal content has equal bytes."""
-    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
-    write_atomically(path, (text + "\n").encode())
+    """Write JSON atomically; see `json_bytes`."""
+    write_atomically(path, json_bytes(content))
+
+
+def json_bytes(content: Any) -> bytes:
+    """Return JSON with sorted keys, so that equal content has equal bytes."""
+    return (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def write_crosswalk(path: Path, rows: Sequence[Row]) -> None:
-    """Write the crosswalk, sorted by source."""
+    """Write the crosswalk, sorted by source.
+
+    Bytes of a file name that are no UTF-8 are written as ``\\udcNN``.
+    """
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(COLUMNS)
     for row in sorted(rows, key=lambda row: row.source):
         writer.writerow([_cell(value) for value in asdict(row).values()])
-    write_atomically(path, buffer.getvalue().encode())
+    write_private(path, buffer.getvalue().encode(errors="backslashreplace"))
 
 
-def read_crosswalk(path: Path) -> list[Row]:
-    """Read a crosswalk back."""
-    with path.open(newline="", encoding="utf-8") as file:
-        records = [
-            {name: value.removeprefix("'") for name, value in record.items()}
-            for record in csv.DictReader(file)
-        ]
-    return [
-        Row(
-            record["source"],
-            record["sop_instance_uid"],
-            record["output"],
-            record["sha256"],
-            Status(record["status"]),
-            record["reason"],
-            Review(record["review"]),
-        )
-        for record in records
-    ]
+def discard_results_without_row(folders: OutputFolders, outputs: Collection[str]) -> None:
+    """Delete results and pictures that belong to none of `outputs`, and unfinished files.
+
+    Parameters
+    ----------
+    folders
+        Of the run.
+    outputs
+        The column of that name of every row.
+
+    Raises
+    ------
+    OutputError
+        If they cannot be deleted.
+    """
+    known = {Path(output).stem for output in outputs}
+    with reporting_disk_errors():
+        for folder in (folders.images, folders.previews, folders.held, folders.review):
+            for path in folder.glob("*"):
+                result = RELEASE_NAME.match(path.name)
+                if path.name.startswith(PARTIAL) or (result and result[0] not in known):
+                    path.unlink()
+
+
+def _replace(path: Path, content: bytes, mode: int, time: int | None) -> str:
+    with reporting_disk_errors():
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=PARTIAL)
+        partial = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            partial.chmod(mode)
+            if time is not None:
+                os.utime(partial, (time, time))
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    return hashlib.sha256(content).hexdigest()
 
 
 def _cell(value: Any) -> str:

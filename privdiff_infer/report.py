@@ -16,13 +16,14 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from privdiff_infer.batch import Outcome
+from privdiff_infer.journal import Outcome
 from privdiff_infer.release import (
     OutputFolders,
     Status,
+    json_bytes,
     preview_name,
-    write_atomically,
-    write_json,
+    write_private,
+    write_released,
 )
 from privdiff_infer.review_pictures import KINDS
 
@@ -68,11 +69,14 @@ class RunFacts:
 def release_report(facts: RunFacts, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Return the content of ``release/report.json``.
 
-    Images come in the order of their new names; what was not released is counted by reason.
+    Images come in the order of their new names; what was not released is counted by the constant
+    part of its reason, without what the header says.
     """
     released = [o for o in outcomes if o.row.status is Status.RELEASED and o.figures]
     others = Counter(
-        (o.row.status.value, o.row.reason) for o in outcomes if o.row.status is not Status.RELEASED
+        (o.row.status.value, o.public_reason)
+        for o in outcomes
+        if o.row.status is not Status.RELEASED
     )
     return {
         "run": vars(facts).copy(),
@@ -88,8 +92,10 @@ def release_report(facts: RunFacts, outcomes: Sequence[Outcome]) -> dict[str, An
     }
 
 
-def write_reports(folders: OutputFolders, facts: RunFacts, outcomes: Sequence[Outcome]) -> Path:
-    """Write both pages and report.json; return the path of the release report.
+def write_release_report(
+    folders: OutputFolders, facts: RunFacts, outcomes: Sequence[Outcome]
+) -> None:
+    """Write ``release/report.json`` and ``release/report.html``.
 
     Raises
     ------
@@ -97,14 +103,20 @@ def write_reports(folders: OutputFolders, facts: RunFacts, outcomes: Sequence[Ou
         If they cannot be written.
     """
     report = release_report(facts, outcomes)
-    write_json(folders.release / "report.json", report)
-    path = folders.release / "report.html"
-    write_atomically(path, _page("report.html", report=report))
-    write_atomically(
-        folders.private / "review.html",
-        _page("review.html", run=report["run"], rows=_review_rows(outcomes), kinds=KINDS),
-    )
-    return path
+    write_released(folders.release / "report.json", json_bytes(report))
+    write_released(folders.report, _page("report.html", report=report))
+
+
+def write_review(folders: OutputFolders, facts: RunFacts, outcomes: Sequence[Outcome]) -> None:
+    """Write ``private/review.html``.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    page = _page("review.html", run=vars(facts), rows=_review_rows(outcomes), kinds=KINDS)
+    write_private(folders.review_page, page)
 
 
 def _image(outcome: Outcome) -> dict[str, Any]:
@@ -166,4 +178,5 @@ def _environment() -> Environment:
 
 
 def _page(template: str, **content: Any) -> bytes:
-    return _environment().get_template(template).render(**content).encode()
+    text = _environment().get_template(template).render(**content)
+    return text.encode(errors="backslashreplace")  # a file name can hold bytes that are no UTF-8

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from privdiff_infer.image_files import to_8_bit
-from privdiff_infer.release import write_atomically
+from privdiff_infer.release import write_private
 
 SIDE = 512
 """Longest side of a review picture in pixels."""
@@ -38,7 +38,7 @@ def write_review_pictures(
     second = _resampled(anonymized, (first.shape[0], first.shape[1]))
     pictures = (to_8_bit(first), to_8_bit(second), difference_colours(second - first))
     for kind, picture in zip(KINDS, pictures, strict=True):
-        write_atomically(folder / f"{name}-{kind}.png", _png(picture))
+        write_private(folder / f"{name}-{kind}.png", _png(picture))
 
 
 def difference_colours(difference: np.ndarray) -> np.ndarray:

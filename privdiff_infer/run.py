@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import platform
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, field
+from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,20 @@ import torch
 
 from privdiff_infer import __version__
 from privdiff_infer.anonymizer import Anonymizer, AnonymizerOptions, operating_strength
-from privdiff_infer.batch import Batch, Outcome, run_batch
+from privdiff_infer.batch import Batch, run_batch
 from privdiff_infer.device import pick_device
 from privdiff_infer.errors import OptionError, OutputError
 from privdiff_infer.image_files import OutputFormat
-from privdiff_infer.model.bundle import BundleInfo, verify_bundle
+from privdiff_infer.journal import Journal, Outcome
+from privdiff_infer.model.bundle import verify_bundle
 from privdiff_infer.release import (
     OutputFolders,
+    json_bytes,
     reporting_disk_errors,
     write_crosswalk,
-    write_json,
+    write_private,
 )
-from privdiff_infer.report import RunFacts, write_reports
+from privdiff_infer.report import RunFacts, write_release_report, write_review
 from privdiff_infer.seeds import run_seed
 
 
@@ -50,6 +53,8 @@ class RunOptions:
         Number of processes.
     resume
         Whether to continue an earlier run in `out`.
+    demo
+        Whether this is the demonstration, whose folder the next one may replace.
     """
 
     out: Path
@@ -59,6 +64,7 @@ class RunOptions:
     seed: int | None = None
     workers: int = 1
     resume: bool = False
+    demo: bool = False
 
 
 class Run:
@@ -87,18 +93,34 @@ class Run:
         self.folders = OutputFolders(options.out)
         seed = self._open()
         self.batch = Batch(options.out, seed, options.output_format)
+        self.journal = Journal(self.folders)
 
     def outcomes(
         self, sources: Sequence[Path], step_progress: Callable[[int, int], None] | None = None
-    ) -> Iterator[Outcome]:
+    ) -> Generator[Outcome, None, None]:
         """Yield one outcome per source; see `batch.run_batch`."""
         factory = partial(Anonymizer.from_bundle, self.options.bundle, self.options.anonymizer)
-        return run_batch(sources, self.batch, factory, self.options.workers, step_progress)
+        return run_batch(
+            sources, self.batch, self.journal, factory, self.options.workers, step_progress
+        )
 
-    def finish(self, outcomes: Sequence[Outcome]) -> Path:
-        """Write crosswalk and reports; return the path of the release report."""
-        write_crosswalk(self.folders.crosswalk, [outcome.row for outcome in outcomes])
-        return write_reports(self.folders, self._facts(), outcomes)
+    def finish(self) -> None:
+        """Write crosswalk and reports of everything in the journal.
+
+        Raises
+        ------
+        OutputError
+            If one cannot be written; the others are.
+        """
+        facts, outcomes = self._facts(), self.journal.outcomes
+        writers = (
+            partial(write_crosswalk, self.folders.crosswalk, [o.row for o in outcomes]),
+            partial(write_release_report, self.folders, facts, outcomes),
+            partial(write_review, self.folders, facts, outcomes),
+        )
+        failures = [failure for write in writers if (failure := _failure(write))]
+        if failures:
+            raise failures[0]
 
     def _open(self) -> str:
         """Create or reopen the folders; return the seed of the run."""
@@ -112,7 +134,7 @@ class Run:
                 )
         self.folders.create()
         seed = run_seed(self.options.seed)
-        write_json(self.folders.run, self._decisions() | {"seed": seed})
+        write_private(self.folders.run, json_bytes(self._decisions() | {"seed": seed}))
         return seed
 
     def _reopen(self) -> str:
@@ -136,13 +158,14 @@ class Run:
         return seed
 
     def _decisions(self) -> dict[str, Any]:
-        """Return what decides the bytes of the results, but for seed and sources."""
+        """Return what a continued run has in common with its first start, but for the seed."""
         options = asdict(self.options.anonymizer)
         options.pop("device")
         return {
-            **options,
+            **{name: _plain(value) for name, value in options.items()},
             "strength": self.strength,
-            "output_format": self.options.output_format,
+            "output_format": self.options.output_format.value,
+            "demo": self.options.demo,
             "model": self.bundle.name,
             "model_sha256": self.bundle.sha256,
             "software": _software(),
@@ -163,24 +186,45 @@ class Run:
         )
 
 
-def discard_run(out: Path, bundle: BundleInfo) -> None:
-    """Delete an earlier run of the same bundle, and nothing else.
+def discard_demo(out: Path) -> None:
+    """Delete an earlier demo, and nothing else.
 
     Raises
     ------
     OutputError
-        If the folder holds something that no run of this bundle wrote.
+        If the folder holds anything but a demo.
     """
-    if not out.exists():
-        return
-    folders = OutputFolders(out)
-    ours = {folders.release.name, folders.private.name}
-    if not folders.run.is_file() or {path.name for path in out.iterdir()} - ours:
-        raise OutputError(
-            f"{out} holds files that no run of {bundle.name} wrote", "name another folder with -o"
-        )
     with reporting_disk_errors():
+        if not out.exists() or not any(out.iterdir()):
+            return
+        folders = OutputFolders(out)
+        ours = {folders.release, folders.private}
+        if set(out.iterdir()) - ours or not _is_demo(folders.run):
+            raise OutputError(
+                f"{out} holds something else than an earlier demo", "name another folder with -o"
+            )
         shutil.rmtree(out)
+
+
+def _is_demo(run: Path) -> bool:
+    try:
+        recorded = json.loads(run.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(recorded, dict) and recorded.get("demo") is True
+
+
+def _failure(write: Callable[[], None]) -> OutputError | None:
+    try:
+        write()
+    except OutputError as error:
+        return error
+    return None
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON gives it back."""
+    return value.value if isinstance(value, Enum) else value
 
 
 def _software() -> str:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 
 RUN_SEED_BYTES = 32
+
+RELEASE_NAME = re.compile(r"cxr-[0-9a-f]{16}")
+"""What `release_name` returns."""
 
 
 def run_seed(seed: int | None) -> str:

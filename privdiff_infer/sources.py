@@ -8,47 +8,100 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from privdiff_infer.errors import OptionError
+from privdiff_infer.release import OutputFolders
 
 
 def find_sources(named: Sequence[str]) -> list[Path]:
     """Return every file that was named, once, in a fixed order.
 
-    Files are taken as they are, folders with all regular files below them, and patterns with what
-    they match. Hidden files and folders are left out of folders; links are followed once.
+    Files are taken as they are, folders with all files below them, and patterns with what they
+    match. Hidden files and folders are left out of folders; links are followed once. Outputs of
+    earlier runs are left out of folders and patterns, for they hold pictures of their own.
+
+    What cannot be looked at for want of permission, be it a file or a folder, is in the list too,
+    so that it becomes a row.
 
     Raises
     ------
     OptionError
-        If a name is neither a file nor a folder and matches nothing.
+        If a name is neither a file nor a folder and matches nothing, holds no file, or lies in the
+        output of a run.
     """
-    found: dict[Path, Path] = {}
+    found: dict[str, Path] = {}
     for name in named:
-        for path in _expand(name):
-            found.setdefault(path.resolve(), path)
+        paths = list(_expand(name))
+        if not paths:
+            raise OptionError(
+                f"source {name!r} holds no files, or only the output of a run",
+                "name a folder with images",
+            )
+        for path in paths:
+            found.setdefault(os.path.realpath(path), path)
     return list(found.values())
 
 
 def _expand(name: str) -> Iterator[Path]:
     path = Path(name)
-    if path.is_dir():
+    if not _exists(path):
+        yield from _matches(name)
+        return
+    if output := _output_around(path):
+        raise OptionError(
+            f"source {name!r} lies in the output of a run, {output}", "name the original images"
+        )
+    yield from _files_of(path)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        path.lstat()
+    except PermissionError:
+        return True  # as far as can be told; reading it gives the reason
+    except (OSError, ValueError):
+        return False  # nothing there, or a name that no file can have
+    return True
+
+
+def _matches(pattern: str) -> Iterator[Path]:
+    matches = sorted(glob.glob(pattern, recursive=True))
+    if not matches:
+        raise OptionError(f"source {pattern!r} does not exist", "name files, folders or patterns")
+    for match in map(Path, matches):
+        if not _output_around(match):
+            yield from _files_of(match)
+
+
+def _files_of(path: Path) -> Iterator[Path]:
+    if os.path.isdir(path):
         yield from _files_below(path)
-    elif path.exists() or path.is_symlink():
-        yield path
     else:
-        matches = sorted(glob.glob(name, recursive=True))
-        if not matches:
-            raise OptionError(f"source {name!r} does not exist", "name files, folders or patterns")
-        for match in matches:
-            yield from _files_below(Path(match)) if Path(match).is_dir() else (Path(match),)
+        yield path
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
+    """Yield files below a folder, then the folders that cannot be listed."""
     seen: set[str] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    unreadable: list[Path] = []
+
+    def keep_unreadable(error: OSError) -> None:
+        unreadable.append(Path(error.filename))
+
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=keep_unreadable):
         real = os.path.realpath(parent)
-        if real in seen:  # a link back to a folder above
+        if real in seen or _is_output(Path(parent)):  # `seen`: a link back to a folder above
             folders.clear()
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(parent) / name for name in sorted(files) if not name.startswith("."))
+    yield from unreadable
+
+
+def _output_around(path: Path) -> Path | None:
+    """Return the output of a run that a path lies in or is."""
+    real = Path(os.path.realpath(path))
+    return next((folder for folder in (real, *real.parents) if _is_output(folder)), None)
+
+
+def _is_output(folder: Path) -> bool:
+    return os.path.isfile(OutputFolders(folder).run)

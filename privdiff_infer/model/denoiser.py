@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import UNet2DConditionModel
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
@@ -106,6 +108,18 @@ class PrivDiffDenoiser(StrictModel, ConfigMixin):
         )
         return output[0]
 
+    @torch.no_grad()
+    def open_gates(self, size: float) -> None:
+        """Raise every residual gate of a cross-attention that is smaller than `size` to it.
+
+        A gate at zero passes nothing forward and no gradient to keys and values, so in a short
+        training it hardly opens by itself and the conditions stay without effect.
+        """
+        for module in self.unet.modules():
+            if isinstance(module, SASProcessor):
+                sign = 1.0 if module.gate >= 0 else -1.0
+                module.gate.copy_(sign * module.gate.abs().clamp_min(size))
+
     def add_adapter(self, name: str, rank: int) -> None:
         """Put fresh LoRA weights into attentions and residual blocks; freeze the base."""
         self.unet.add_adapter(
@@ -145,6 +159,23 @@ class PrivDiffDenoiser(StrictModel, ConfigMixin):
         expected = set(get_peft_model_state_dict(self.unet, adapter_name=name))
         refuse_incomplete(f"adapter {name}", sorted(expected - stored), sorted(stored - expected))
         self.activate_adapter(None)
+
+    def merged(self, folder: Path) -> PrivDiffDenoiser:
+        """Return a copy with the LoRA weights of `folder` added to the base weights.
+
+        The copy has no adapters, so that nothing is left to compute for them while sampling.
+
+        Raises
+        ------
+        BundleError
+            If the weights do not fit this denoiser key by key.
+        """
+        merged = copy.deepcopy(self)
+        merged.load_adapter(folder)
+        merged.activate_adapter(folder.name)
+        merged.unet.fuse_lora(adapter_names=[folder.name])
+        merged.unet.unload_lora()
+        return merged
 
     def activate_adapter(self, name: str | None) -> None:
         """Use one adapter, or the base weights alone if `name` is None."""

@@ -2,41 +2,39 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import re
 import struct
-import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 import pydicom
 from pydicom import Dataset
 from pydicom.dataset import FileDataset
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from pydicom.uid import (
+    JPEG2000,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    RLELossless,
 )
 
-from privdiff_infer.errors import ImageHeld, ImageRejected, PrivDiffError
-from privdiff_infer.radiograph import Decoded, HeaderFacts, SourceFormat, check_size
-from privdiff_infer.vocabulary import Sex
+from privdiff_infer.errors import ImageError, ImageRejected
+from privdiff_infer.radiograph import Decoded, SourceFormat, check_size
+from privdiff_infer.readers.dicom_display import display_values
+from privdiff_infer.readers.dicom_gates import check_modality, check_view_and_anatomy
+from privdiff_infer.readers.dicom_header import header_facts, number, text
+from privdiff_infer.readers.quiet import silent_pydicom
 
-RADIOGRAPH_MODALITIES = frozenset({"CR", "DX", "OT", "SC", "RG", "XA", "RF"})
-FRONTAL_VIEWS = frozenset({"PA", "AP"})
-LATERAL_VIEWS = frozenset({"LL", "RL", "LLO", "RLO", "LATERAL", "LAT", "LLD", "RLD"})
-CHEST = re.compile(r"CHEST|THORAX|LUNG|RIB", re.IGNORECASE)
-
-AGE_UNITS_PER_YEAR = {"Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}
 MAX_INFLATED_BYTES = 2**29
 META_GROUP_START = 128 + 4 + 12  # preamble, prefix, group length (PS3.10 7.1)
+
+PILLOW_SYNTAXES = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit, JPEG2000Lossless, JPEG2000})
+"""Decoded by Pillow: on a damaged JPEG stream gdcm prints, and can end the process."""
 
 
 def recognizes(content: bytes) -> bool:
@@ -60,56 +58,60 @@ def decode(content: bytes) -> Decoded:
     ImageRejected
         If the file is damaged, is not one grey image, or its pixels cannot be decoded.
     ImageHeld
-        If the header says that it is no frontal chest radiograph.
+        If the header says that it is no frontal chest radiograph, or states an age that cannot be
+        understood.
     """
+    instance_uid = ""
     try:
-        with _silent_pydicom():
-            return _decode(content)
-    except PrivDiffError:
+        with silent_pydicom():
+            dataset = _parse(content)
+            instance_uid = text(dataset, "SOPInstanceUID") or ""
+            return _decode(dataset)
+    except ImageError as error:
+        error.sop_instance_uid = instance_uid
         raise
-    except MemoryError as error:
-        raise ImageRejected("not enough memory to decode the pixels", "free memory") from error
     except Exception as error:  # decoders raise whatever their C code reports
-        raise ImageRejected(
-            f"the DICOM file is damaged or its pixels cannot be decoded ({type(error).__name__})",
-            "export it again, uncompressed if need be",
-        ) from error
+        rejected = _explained(error)
+        rejected.sop_instance_uid = instance_uid
+        raise rejected from error
 
 
-def _decode(content: bytes) -> Decoded:
-    dataset = _parse(content)
-    _check_kind(dataset)
-    stored = _stored_values(dataset)
-    return Decoded(
-        pixels=_display_values(dataset, stored),
-        spacing_mm=_spacing(dataset),
-        source_format=SourceFormat.DICOM,
-        bits_stored=int(dataset.BitsStored),
-        sop_instance_uid=_text(dataset, "SOPInstanceUID"),
-        header=_facts(dataset),
+def _explained(error: Exception) -> ImageRejected:
+    if isinstance(error, MemoryError):
+        return ImageRejected("not enough memory to decode the pixels", "free memory")
+    return ImageRejected(
+        "the DICOM file is damaged or its pixels cannot be decoded",
+        "export it again, uncompressed if need be",
+        detail=type(error).__name__,
     )
 
 
-@contextmanager
-def _silent_pydicom() -> Iterator[None]:
-    """Keep pydicom quiet: its warnings and log records quote values of the header."""
-    logger = logging.getLogger("pydicom")
-    disabled = logger.disabled
-    logger.disabled = True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.disabled = disabled
+def _decode(dataset: FileDataset) -> Decoded:
+    _check_kind(dataset)
+    check_view_and_anatomy(dataset)
+    header = header_facts(dataset)
+    return Decoded(
+        pixels=display_values(dataset, _stored_values(dataset)),
+        spacing_mm=_spacing(dataset),
+        source_format=SourceFormat.DICOM,
+        bits_stored=int(dataset.BitsStored),
+        sop_instance_uid=text(dataset, "SOPInstanceUID"),
+        header=header,
+    )
 
 
 def _parse(content: bytes) -> FileDataset:
     _refuse_deflate_bomb(content)
+    has_prefix = content[128:132] == b"DICM"
     try:
-        return pydicom.dcmread(BytesIO(content), force=content[128:132] != b"DICM")
+        dataset = pydicom.dcmread(BytesIO(content), force=not has_prefix)
+        if len(dataset) == 0:  # what pydicom makes of compressed pixels that end too early
+            dataset = pydicom.dcmread(
+                BytesIO(content), force=not has_prefix, stop_before_pixels=True
+            )
     except (InvalidDicomError, EOFError) as error:
         raise ImageRejected("the DICOM file is damaged or cut off", "export it again") from error
+    return dataset
 
 
 def _refuse_deflate_bomb(content: bytes) -> None:
@@ -131,142 +133,107 @@ def _refuse_deflate_bomb(content: bytes) -> None:
 
 
 def _check_kind(dataset: Dataset) -> None:
+    """Let single grey images of a possible depth and size pass."""
     if "DirectoryRecordSequence" in dataset:
         raise ImageRejected("this is a DICOMDIR, an index and not an image", "name its images")
-    modality = _text(dataset, "Modality")
-    if modality and modality not in RADIOGRAPH_MODALITIES:
-        raise ImageHeld(f"the modality is {modality}, not CR or DX", "name chest radiographs only")
-    if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        raise ImageRejected("the DICOM file has no pixels", "name image objects only")
-    frames = int(dataset.get("NumberOfFrames") or 1)
+    check_modality(dataset)
+    _check_that_pixels_are_there(dataset)
+    frames = int(number(dataset, "NumberOfFrames") or 1)
     if frames != 1:
-        raise ImageRejected(f"the image has {frames} frames", "export single frames")
-    samples = int(dataset.get("SamplesPerPixel") or 1)
-    photometric = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
+        raise ImageRejected(
+            "the image has several frames", "export single frames", detail=f"{frames} frames"
+        )
+    samples = int(number(dataset, "SamplesPerPixel") or 1)
+    photometric = text(dataset, "PhotometricInterpretation") or "MONOCHROME2"
     if samples != 1 or photometric not in {"MONOCHROME1", "MONOCHROME2"}:
         raise ImageRejected(
-            f"the image is in colour ({photometric}, {samples} samples per pixel)",
+            "the image is in colour",
             "use the grey image of the modality",
+            detail=f"{photometric}, {samples} samples per pixel",
         )
-    bits = int(dataset.get("BitsStored") or 0)
+    bits = int(number(dataset, "BitsStored") or 0)
     if not 1 < bits <= 16 or "PixelData" not in dataset:
         raise ImageRejected(
-            f"the image has {bits} bits stored, 2 to 16 can be read", "convert it to 16 bits"
+            "the image is not stored as integers of 2 to 16 bits",
+            "convert it to 16 bits",
+            detail=f"{bits} bits stored",
         )
-    check_size(int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0))
-    _check_anatomy(dataset)
+    check_size(int(number(dataset, "Rows") or 0), int(number(dataset, "Columns") or 0))
 
 
-def _check_anatomy(dataset: Dataset) -> None:
-    view = (_text(dataset, "ViewPosition") or "").upper()
-    if view in LATERAL_VIEWS:
-        raise ImageHeld(f"the view position is {view}, not frontal", "name PA or AP images only")
-    body_part = _text(dataset, "BodyPartExamined") or ""
-    if body_part and not CHEST.search(body_part):
-        raise ImageHeld(
-            f"the body part examined is {body_part}, not the chest", "name chest images only"
+def _check_that_pixels_are_there(dataset: Dataset) -> None:
+    if any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+        return
+    if "Rows" in dataset:
+        raise ImageRejected(
+            "the DICOM file is cut off or damaged: it describes pixels but does not hold them",
+            "copy or export it again",
         )
+    raise ImageRejected(
+        "the DICOM file has no pixels or is cut off before them",
+        "name image objects only, or copy the file again",
+    )
 
 
-def _stored_values(dataset: Dataset) -> np.ndarray:
+def _stored_values(dataset: FileDataset) -> np.ndarray:
+    """Decode the pixels.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (rows, columns), integers of BitsStored bits in the sign of PixelRepresentation.
+    """
     if "TransferSyntaxUID" not in dataset.file_meta:
         # A file without preamble has no file meta group either; pydicom saw the VRs.
         dataset.file_meta.TransferSyntaxUID = (
             ImplicitVRLittleEndian if dataset.original_encoding[0] else ExplicitVRLittleEndian
         )
-    declared = int(dataset.Rows) * int(dataset.Columns) * (int(dataset.BitsAllocated) // 8)
     syntax = dataset.file_meta.TransferSyntaxUID
-    if not syntax.is_encapsulated and len(dataset.PixelData) < declared:
-        raise ImageRejected(
-            f"the pixel data has {len(dataset.PixelData)} bytes instead of {declared}",
-            "export the file again; it is cut off",
-        )
+    _check_length(dataset)
+    if syntax in PILLOW_SYNTAXES:
+        dataset.pixel_array_options(decoding_plugin="pillow")
+    holds_cells = not syntax.is_encapsulated or syntax == RLELossless
+    if holds_cells:
+        dataset.pixel_array_options(correct_unused_bits=False)  # it assumes the low bits
     stored = dataset.pixel_array
     if stored.ndim != 2 or stored.shape != (int(dataset.Rows), int(dataset.Columns)):
         raise ImageRejected(
-            f"the decoded pixels have the shape {stored.shape}", "export the file again"
+            "the decoded pixels are not of the size that the header states",
+            "export the file again",
+            detail=f"shape {stored.shape}",
         )
-    return stored
+    return _values_of_cells(dataset, stored, holds_cells=holds_cells)
 
 
-def _display_values(dataset: Dataset, stored: np.ndarray) -> np.ndarray:
-    """Return pixels in [0, 1], 0 = black, after modality LUT, VOI and photometric sense."""
-    padding = _padding_mask(dataset, stored)
-    rescaled = np.asarray(apply_modality_lut(stored, dataset))
-    if "VOILUTSequence" in dataset or "WindowCenter" in dataset:
-        low, high = _voi_range(dataset)
-        _widen_voi_lut(dataset)
-        shown = np.asarray(apply_voi_lut(rescaled, dataset), dtype=np.float64)
-    else:
-        shown = rescaled.astype(np.float64)
-        kept = shown[~padding] if not padding.all() else shown
-        low, high = float(kept.min()), float(kept.max())
-    if not (math.isfinite(low) and math.isfinite(high)) or not np.isfinite(shown).all():
-        raise ImageRejected("the rescaled pixels are not finite", "check slope and intercept")
-    scaled = np.clip((shown - low) / (high - low), 0, 1) if high > low else np.zeros_like(shown)
-    if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
-        scaled = 1 - scaled
-    scaled[padding] = 0  # padding is no tissue: black in either sense
-    return scaled.astype(np.float32)
+def _check_length(dataset: FileDataset) -> None:
+    declared = int(dataset.Rows) * int(dataset.Columns) * (int(dataset.BitsAllocated) // 8)
+    encapsulated = dataset.file_meta.TransferSyntaxUID.is_encapsulated
+    if not encapsulated and len(dataset.PixelData) < declared:
+        raise ImageRejected(
+            "the pixel data is shorter than the header states; the file is cut off",
+            "copy or export it again",
+            detail=f"{len(dataset.PixelData)} bytes instead of {declared}",
+        )
 
 
-def _voi_range(dataset: Dataset) -> tuple[float, float]:
-    """Return the output range of the VOI transformation.
+def _values_of_cells(dataset: Dataset, stored: np.ndarray, *, holds_cells: bool) -> np.ndarray:
+    """Take the bits up to HighBit out of each cell (PS3.5 8.1.1), and extend the sign.
 
-    A VOI LUT fills the bits of its descriptor. A window saturates at both ends, so its output
-    range is that of the values it could produce; where nothing saturates, the window is wider than
-    the image.
+    Other bits can hold overlays or anything. Compressed streams hold values and no cells, so that a
+    HighBit of another place says nothing clear of them.
     """
-    if dataset.get("VOILUTSequence"):
-        bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
-        return 0.0, float(2**bits - 1)
-    ramp = Dataset()
-    for name in (
-        "WindowCenter",
-        "WindowWidth",
-        "VOILUTFunction",
-        "RescaleSlope",
-        "RescaleIntercept",
-        "BitsStored",
-        "PixelRepresentation",
-        "PhotometricInterpretation",
-    ):
-        if name in dataset:
-            ramp[name] = dataset[name]
-    center, width = _first(dataset.WindowCenter), abs(_first(dataset.WindowWidth))
-    ends = np.asarray([center - 100 * width, center + 100 * width], dtype=np.float64)
-    low, high = np.asarray(apply_voi_lut(ends, ramp), dtype=np.float64)
-    return float(low), float(high)
-
-
-def _widen_voi_lut(dataset: Dataset) -> None:
-    """Declare 8-bit table entries as 16-bit ones, which hold the same numbers.
-
-    pydicom 3.0 indexes the table with integers of the entries' size, so that the index of an 8-bit
-    table with more than 256 entries overflows.
-    """
-    for item in dataset.get("VOILUTSequence") or []:
-        entries, first, _ = item.LUTDescriptor
-        item.LUTDescriptor = [entries, first, 16]
-
-
-def _padding_mask(dataset: Dataset, stored: np.ndarray) -> np.ndarray:
-    """Return where PixelPaddingValue (and its range, PS3.3 C.7.5.1.1.2) marks pixels as padding."""
-    if "PixelPaddingValue" not in dataset:
-        return np.zeros(stored.shape, dtype=bool)
-    first = _padding_number(dataset, dataset.PixelPaddingValue)
-    last = _padding_number(dataset, dataset.get("PixelPaddingRangeLimit", first))
-    return (stored >= min(first, last)) & (stored <= max(first, last))
-
-
-def _padding_number(dataset: Dataset, value: Any) -> int:
-    """Return a US or SS value in the sign of the pixels, whichever way the file encoded it."""
-    number = int(value)
-    if dataset.PixelRepresentation and number > 32767:
-        return number - 65536
-    if not dataset.PixelRepresentation and number < 0:
-        return number + 65536
-    return number
+    bits, allocated = int(dataset.BitsStored), 8 * stored.dtype.itemsize
+    stated = number(dataset, "HighBit")
+    high = bits - 1 if stated is None else int(stated)
+    if not bits - 1 <= high < allocated or (high != bits - 1 and not holds_cells):
+        raise ImageRejected(
+            "the high bit does not fit the bits stored",
+            "export the file again, uncompressed if need be",
+            detail=f"HighBit {high}, BitsStored {bits}, BitsAllocated {allocated}",
+        )
+    if not holds_cells:
+        return stored
+    return (stored << (allocated - 1 - high)) >> (allocated - bits)
 
 
 def _spacing(dataset: Dataset) -> tuple[float, float] | None:
@@ -279,34 +246,3 @@ def _spacing(dataset: Dataset) -> tuple[float, float] | None:
         if math.isfinite(row) and math.isfinite(column) and row > 0 and column > 0:
             return row, column
     return None
-
-
-def _facts(dataset: Dataset) -> HeaderFacts:
-    sex = _text(dataset, "PatientSex")
-    return HeaderFacts(
-        modality=_text(dataset, "Modality"),
-        body_part=_text(dataset, "BodyPartExamined"),
-        view_position=_text(dataset, "ViewPosition"),
-        sex=Sex.__members__.get(sex or ""),
-        age_years=_age_years(dataset),
-    )
-
-
-def _age_years(dataset: Dataset) -> float | None:
-    match = re.fullmatch(r"(\d{1,3})([YMWD])", _text(dataset, "PatientAge") or "")
-    if match:
-        return int(match[1]) / AGE_UNITS_PER_YEAR[match[2]]
-    born, taken = _text(dataset, "PatientBirthDate"), _text(dataset, "StudyDate")
-    if born and taken and re.fullmatch(r"\d{8}", born) and re.fullmatch(r"\d{8}", taken):
-        years = int(taken[:4]) - int(born[:4]) - (taken[4:] < born[4:])
-        return float(years) if 0 <= years <= 130 else None
-    return None
-
-
-def _text(dataset: Dataset, name: str) -> str | None:
-    value = dataset.get(name)
-    return str(value).strip() or None if value is not None else None
-
-
-def _first(value: Any) -> float:
-    return float(value[0] if isinstance(value, pydicom.multival.MultiValue) else value)

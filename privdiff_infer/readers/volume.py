@@ -10,19 +10,25 @@ import SimpleITK as sitk
 
 from privdiff_infer.errors import ImageRejected
 from privdiff_infer.radiograph import Decoded, SourceFormat, check_size
+from privdiff_infer.readers.quiet import silence_itk
+from privdiff_infer.readers.volume_headers import (
+    GZIP_SIGNATURE,
+    NIFTI_MAGIC_OFFSET,
+    NIFTI_PAIR,
+    NIFTI_SINGLE,
+    VolumeFile,
+    nifti_file,
+    nrrd_file,
+)
 
-GZIP_SIGNATURE = b"\x1f\x8b"
 NRRD_SIGNATURE = b"NRRD00"
-NIFTI_MAGIC = {b"n+1\x00", b"ni1\x00"}
-NIFTI_MAGIC_OFFSET = 344
 
 
 def recognizes(content: bytes) -> bool:
     """Tell whether a file is NRRD or NIfTI, plain or compressed."""
-    return (
-        content.startswith((NRRD_SIGNATURE, GZIP_SIGNATURE))
-        or content[NIFTI_MAGIC_OFFSET : NIFTI_MAGIC_OFFSET + 4] in NIFTI_MAGIC
-    )
+    return content.startswith((NRRD_SIGNATURE, GZIP_SIGNATURE)) or content[
+        NIFTI_MAGIC_OFFSET : NIFTI_MAGIC_OFFSET + 4
+    ] in {NIFTI_SINGLE, NIFTI_PAIR}
 
 
 def decode(content: bytes) -> Decoded:
@@ -31,20 +37,20 @@ def decode(content: bytes) -> Decoded:
     Raises
     ------
     ImageRejected
-        If the file is damaged, has several slices or channels, or holds NaN or infinite values.
+        If the file is damaged, names other files, has several slices or channels, or holds NaN or
+        infinite values.
     """
     is_nrrd = content.startswith(NRRD_SIGNATURE)
-    image = _read(content, ".nrrd" if is_nrrd else _nifti_suffix(content))
-    image = _as_viewers_show(image)
+    file = nrrd_file(content) if is_nrrd else nifti_file(content)
+    image = _as_viewers_show(_read(file))
     array = np.squeeze(sitk.GetArrayFromImage(image)).astype(np.float64)
     if not np.isfinite(array).all():
         raise ImageRejected("the image holds NaN or infinite values", "export it again")
     low, high = float(array.min()), float(array.max())
     scaled = (array - low) / (high - low) if high > low else np.zeros_like(array)
-    column, row = _plane_spacing(image)
     return Decoded(
         pixels=np.ascontiguousarray(scaled, dtype=np.float32),
-        spacing_mm=(row, column) if row > 0 and column > 0 else None,
+        spacing_mm=_plane_spacing(image) if file.states_spacing else None,
         source_format=SourceFormat.NRRD if is_nrrd else SourceFormat.NIFTI,
         bits_stored=8 * np.dtype(sitk.GetArrayViewFromImage(image).dtype).itemsize,
     )
@@ -58,31 +64,30 @@ def _as_viewers_show(image: sitk.Image) -> sitk.Image:
     """
     if image.GetDimension() == 3:
         return sitk.DICOMOrient(image, "LPI")
-    direction = image.GetDirection()
     if image.GetDimension() != 2:
         return image
+    if abs(image.GetDirection()[0]) < abs(image.GetDirection()[2]):  # the first axis runs downwards
+        image = sitk.PermuteAxes(image, [1, 0])
+    direction = image.GetDirection()
     return sitk.Flip(image, [direction[0] < 0, direction[3] < 0])
 
 
 def _plane_spacing(image: sitk.Image) -> tuple[float, float]:
-    """Return (column, row) spacing of the axes that have more than one element."""
-    spacing = [
+    """Return (row, column) spacing of the axes that have more than one element."""
+    column, row = (
         float(step)
         for step, size in zip(image.GetSpacing(), image.GetSize(), strict=True)
         if size > 1
-    ]
-    return spacing[0], spacing[1]
+    )
+    return row, column
 
 
-def _nifti_suffix(content: bytes) -> str:
-    return ".nii.gz" if content.startswith(GZIP_SIGNATURE) else ".nii"
-
-
-def _read(content: bytes, suffix: str) -> sitk.Image:
+def _read(file: VolumeFile) -> sitk.Image:
     """Read through a temporary file, since SimpleITK reads files only; header and size first."""
+    silence_itk()
     with tempfile.TemporaryDirectory(prefix="privdiff-") as folder:
-        path = Path(folder) / f"image{suffix}"
-        path.write_bytes(content)
+        path = Path(folder) / f"image{file.suffix}"
+        path.write_bytes(file.content)
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(path))
         try:
@@ -92,18 +97,22 @@ def _read(content: bytes, suffix: str) -> sitk.Image:
         except RuntimeError as error:
             raise ImageRejected(
                 "the NIfTI or NRRD file is damaged, cut off or of an unknown kind",
-                "export it again",
+                "copy or export it again",
             ) from error
 
 
 def _check_header(reader: sitk.ImageFileReader) -> None:
     extents = [extent for extent in reader.GetSize() if extent != 1]
     if len(extents) > 2:
-        shape = " x ".join(map(str, extents))
-        raise ImageRejected(f"the volume has {shape} elements", "export a single slice")
-    if reader.GetNumberOfComponents() != 1:
         raise ImageRejected(
-            f"the image has {reader.GetNumberOfComponents()} channels", "use a grey image"
+            "the volume has several slices",
+            "export a single slice",
+            detail=f"{' x '.join(map(str, extents))} elements",
+        )
+    channels = reader.GetNumberOfComponents()
+    if channels != 1:
+        raise ImageRejected(
+            "the image has several channels", "use a grey image", detail=f"{channels} channels"
         )
     columns, rows = [*extents, 1, 1][:2]
     check_size(rows, columns)

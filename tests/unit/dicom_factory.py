@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 from pydicom import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.encaps import encapsulate
+from pydicom.sequence import Sequence
+from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
 COMPUTED_RADIOGRAPHY = "1.2.840.10008.5.1.4.1.1.1"
 SHAPE = (96, 80)
@@ -61,3 +63,29 @@ def dicom_bytes(dataset: FileDataset, *, preamble: bool = True) -> bytes:
         bare = Dataset(dataset)
         bare.save_as(buffer, implicit_vr=False, little_endian=True)
     return buffer.getvalue()
+
+
+def coded(value: str, scheme: str, meaning: str) -> Sequence:
+    """Return a code sequence of one item."""
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return Sequence([item])
+
+
+def lookup_table(first: int, bits: int, entries: np.ndarray | bytes, count: int) -> Sequence:
+    """Return a LUT sequence of one item: numbers are US, bytes are OW."""
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US" if first >= 0 else "SS", [count % 2**16, first, bits])
+    if isinstance(entries, bytes):
+        item.add_new("LUTData", "OW", entries)
+    else:
+        item.add_new("LUTData", "US", entries.tolist())
+    return Sequence([item])
+
+
+def encapsulated(dataset: FileDataset, frame: bytes, syntax: UID) -> FileDataset:
+    """Put one compressed frame in."""
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.PixelData = encapsulate([frame])
+    dataset["PixelData"].is_undefined_length = True
+    return dataset

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import tempfile
+import logging
 from functools import partial
 from pathlib import Path
 from shutil import copytree
 
 import pytest
+import torch
 from privdiff_training.assemble import write_metadata
 
+from privdiff_infer import batch as batch_module
 from privdiff_infer.anonymizer import Anonymizer, AnonymizerOptions
-from privdiff_infer.batch import Batch, run_batch
+from privdiff_infer.batch import HELD_RESULT, Batch, run_batch
+from privdiff_infer.errors import ImageHeld, ImageRejected
 from privdiff_infer.image_files import OutputFormat
+from privdiff_infer.journal import Journal
 from privdiff_infer.release import Review, Status
 from privdiff_infer.sources import find_sources
 from tests.conftest import tiny_metadata, write_picture
@@ -35,6 +37,10 @@ def make_batch(out: Path, seed: str = "1", output_format=OutputFormat.AUTO) -> B
     return batch
 
 
+def start(files, batch: Batch, factory, **options):
+    return run_batch(files, batch, Journal(batch.folders), factory, **options)
+
+
 def results(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (out / "release" / "images").iterdir()}
 
@@ -48,7 +54,7 @@ def test_every_file_becomes_a_row(tmp_path, pictures, factory):
     (pictures / "lateral.dcm").write_bytes(
         dicom_bytes(radiograph_dataset(ramp(), ViewPosition="LL"))
     )
-    outcomes = list(run_batch(find_sources([str(pictures)]), make_batch(tmp_path / "o"), factory))
+    outcomes = list(start(find_sources([str(pictures)]), make_batch(tmp_path / "o"), factory))
     status = {Path(o.row.source).name: o.row.status for o in outcomes}
     assert status == {
         "broken.png": Status.FAILED,
@@ -65,17 +71,17 @@ def test_every_file_becomes_a_row(tmp_path, pictures, factory):
 
 def test_order_workers_and_company_change_nothing(tmp_path, pictures, factory):
     files = find_sources([str(pictures)])
-    list(run_batch(files, make_batch(tmp_path / "a"), factory))
-    list(run_batch(files[::-1], make_batch(tmp_path / "b"), factory, workers=2))
-    list(run_batch(files[1:2], make_batch(tmp_path / "c"), factory))
+    list(start(files, make_batch(tmp_path / "a"), factory))
+    list(start(files[::-1], make_batch(tmp_path / "b"), factory, workers=2))
+    list(start(files[1:2], make_batch(tmp_path / "c"), factory))
     assert results(tmp_path / "a") == results(tmp_path / "b")
     assert results(tmp_path / "c").items() <= results(tmp_path / "a").items()
 
 
 def test_another_seed_gives_other_names_and_pixels(tmp_path, pictures, factory):
     files = find_sources([str(pictures)])
-    list(run_batch(files, make_batch(tmp_path / "a"), factory))
-    list(run_batch(files, make_batch(tmp_path / "b", seed="2"), factory))
+    list(start(files, make_batch(tmp_path / "a"), factory))
+    list(start(files, make_batch(tmp_path / "b", seed="2"), factory))
     a, b = results(tmp_path / "a"), results(tmp_path / "b")
     assert not a.keys() & b.keys()
     assert not set(a.values()) & set(b.values())
@@ -83,15 +89,15 @@ def test_another_seed_gives_other_names_and_pixels(tmp_path, pictures, factory):
 
 def test_stopped_run_continues(tmp_path, pictures, factory):
     files = find_sources([str(pictures)])
-    list(run_batch(files, make_batch(tmp_path / "whole"), factory))
+    list(start(files, make_batch(tmp_path / "whole"), factory))
     batch = make_batch(tmp_path / "stopped")
-    run = run_batch(files, batch, factory)
+    run = start(files, batch, factory)
     first = next(run)
     run.close()
     with batch.folders.journal.open("a") as journal:
         journal.write('{"row": {"source": "torn')
     written = (batch.out / first.row.output).stat().st_mtime_ns
-    outcomes = list(run_batch(files, batch, factory))
+    outcomes = list(start(files, batch, factory))
     assert (batch.out / first.row.output).stat().st_mtime_ns == written
     assert sorted(o.row.source for o in outcomes) == sorted(map(str, files))
     assert results(tmp_path / "stopped") == results(tmp_path / "whole")
@@ -100,23 +106,12 @@ def test_stopped_run_continues(tmp_path, pictures, factory):
 def test_changed_or_lost_result_is_done_again(tmp_path, pictures, factory):
     files = find_sources([str(pictures)])
     batch = make_batch(tmp_path / "out")
-    before = list(run_batch(files, batch, factory))
+    before = list(start(files, batch, factory))
     whole = results(batch.out)
     (batch.out / before[0].row.output).unlink()
     (batch.out / before[1].row.output).write_bytes(b"changed")
-    list(run_batch(files, batch, factory))
+    list(start(files, batch, factory))
     assert results(batch.out) == whole
-
-
-def test_dying_worker_costs_one_image(tmp_path, pictures, tiny_bundle):
-    files = find_sources([str(pictures)])
-    factory = partial(_fragile, tiny_bundle)
-    outcomes = list(run_batch(files, make_batch(tmp_path / "out"), factory, workers=2))
-    reasons = {Path(o.row.source).name: o.row.reason for o in outcomes}
-    assert len(outcomes) == 3
-    assert "died" in reasons["Doe_Jane_1.png"]
-    assert not reasons["Doe_Jane_0.png"]
-    assert not reasons["Doe_Jane_2.png"]
 
 
 def test_result_too_close_to_its_source_is_held(tmp_path, pictures, tiny_bundle):
@@ -124,18 +119,20 @@ def test_result_too_close_to_its_source_is_held(tmp_path, pictures, tiny_bundle)
     gates = {"frontal_logit": -1e9, "linkage_similarity": -1.0}
     write_metadata(strict, tiny_metadata(gates=gates))
     factory = partial(Anonymizer.from_bundle, strict, OPTIONS)
-    outcome = next(run_batch(find_sources([str(pictures)]), make_batch(tmp_path / "o"), factory))
+    outcome = next(start(find_sources([str(pictures)]), make_batch(tmp_path / "o"), factory))
     assert outcome.row.status is Status.HELD
     assert outcome.row.output.startswith("private/held/")
     assert outcome.figures is not None
     assert outcome.figures.attempts == 3
     assert outcome.figures.strength == pytest.approx(0.5)
+    assert "cosine" in outcome.row.reason
+    assert outcome.public_reason == HELD_RESULT
     assert results(tmp_path / "o") == {}
 
 
 def test_nrrd_has_a_preview(tmp_path, pictures, factory):
     batch = make_batch(tmp_path / "out", output_format=OutputFormat.NRRD)
-    list(run_batch(find_sources([str(pictures)]), batch, factory))
+    list(start(find_sources([str(pictures)]), batch, factory))
     assert len(list(batch.folders.previews.glob("*.png"))) == 3
     assert len(list(batch.folders.images.glob("*.nrrd"))) == 3
 
@@ -144,37 +141,136 @@ def test_same_file_twice_is_two_rows_and_one_result(tmp_path, factory):
     write_picture(tmp_path / "a.png", 0)
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes())
     files = [tmp_path / "a.png", tmp_path / "b.png"]
-    outcomes = list(run_batch(files, make_batch(tmp_path / "out"), factory))
+    outcomes = list(start(files, make_batch(tmp_path / "out"), factory))
     assert len(outcomes) == 2
     assert len(results(tmp_path / "out")) == 1
 
 
 def test_journal_lines_are_json(tmp_path, pictures, factory):
     batch = make_batch(tmp_path / "out")
-    list(run_batch(find_sources([str(pictures)]), batch, factory))
+    list(start(find_sources([str(pictures)]), batch, factory))
     lines = batch.folders.journal.read_text().splitlines()
     assert [json.loads(line)["row"]["status"] for line in lines] == ["released"] * 3
 
 
-class _Fragile:
-    """Kills its process on one image, as a crashing decoder would."""
+def test_changed_source_is_done_again_and_its_old_result_goes(tmp_path, pictures, factory):
+    files = find_sources([str(pictures)])
+    batch = make_batch(tmp_path / "out")
+    before = [o.row.output for o in start(files, batch, factory)]
+    write_picture(files[0], seed=99)
+    after = [o.row.output for o in start(files, batch, factory)]
 
-    def __init__(self, anonymizer: Anonymizer, deadly: str) -> None:
-        self.anonymizer = anonymizer
-        self.deadly = deadly
+    assert not (batch.out / before[0]).exists()
+    assert before[0] not in after
+    assert set(before[1:]) < set(after)
+    assert {f"release/images/{name}" for name in results(batch.out)} == set(after)
+
+
+def test_lost_result_of_a_source_that_is_not_named_is_a_failed_row(tmp_path, pictures, factory):
+    files = find_sources([str(pictures)])
+    batch = make_batch(tmp_path / "out")
+    outcomes = list(start(files, batch, factory))
+    (batch.out / outcomes[2].row.output).unlink()
+    journal = Journal(batch.folders)
+    list(run_batch(files[:1], batch, journal, factory))
+
+    rows = {o.row.source: o.row for o in journal.outcomes}
+    assert [rows[str(path)].status.value for path in files] == ["released", "released", "failed"]
+    assert "removed or changed" in rows[str(files[2])].reason
+
+
+def test_interruption_between_result_and_pictures_leaves_no_result(
+    tmp_path, pictures, factory, monkeypatch
+):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(batch_module, "write_review_pictures", interrupt)
+    batch = make_batch(tmp_path / "out")
+    with pytest.raises(KeyboardInterrupt):
+        next(start(find_sources([str(pictures)]), batch, factory))
+
+    assert results(batch.out) == {}
+
+
+@pytest.mark.parametrize("lost", ["private/review", "release/images", "release/previews"])
+def test_result_that_cannot_be_written_as_a_whole_is_a_failed_row(
+    tmp_path, pictures, factory, lost
+):
+    batch = make_batch(tmp_path / "out", output_format=OutputFormat.NRRD)
+    folder = batch.out / lost
+    if folder.exists():
+        folder.rmdir()
+    folder.touch()
+    (outcome,) = start(find_sources([str(pictures)])[:1], batch, factory)
+
+    assert outcome.row.status is Status.FAILED
+    assert "cannot be written" in outcome.row.reason
+    left = [path for path in batch.out.rglob("*") if path.is_file() and path != folder]
+    assert left == [batch.folders.journal]
+
+
+def test_result_whose_line_cannot_be_written_is_a_failed_row(tmp_path, pictures, factory):
+    batch = make_batch(tmp_path / "out")
+    journal = Journal(batch.folders)
+
+    def spoil_the_journal() -> Anonymizer:
+        batch.folders.journal.mkdir()
+        return factory()
+
+    (outcome,) = run_batch(find_sources([str(pictures)])[:1], batch, journal, spoil_the_journal)
+
+    assert outcome.row.status is Status.FAILED
+    assert results(batch.out) == {}
+    assert journal.outcomes == [outcome]
+
+
+class Failing:
+    """Stands for an anonymizer that raises an error."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
 
     def anonymize(self, radiograph, image_seed, progress=None):
-        if radiograph.digest == self.deadly:
-            os._exit(1)
-        return self.anonymizer.anonymize(radiograph, image_seed, progress)
+        raise self.error
 
 
-DEADLY = 1  # number of the picture
+@pytest.mark.parametrize(
+    ("error", "status", "public", "private"),
+    [
+        (ImageHeld("no chest", "check it", detail="DOE"), "held", "no chest; check it", "(DOE)"),
+        (ImageRejected("bad", "check it", detail="DOE"), "failed", "bad; check it", "(DOE)"),
+        (MemoryError(), "failed", "not enough memory; use fewer", "fewer workers"),
+        (
+            torch.OutOfMemoryError("DOE"),
+            "failed",
+            "not enough memory on the device; use fewer workers",
+            "--device cpu",
+        ),
+        (ValueError("DOE"), "failed", "unexpected ValueError; run with --verbose", "report it"),
+    ],
+)
+def test_error_is_a_row_whose_public_reason_is_constant(
+    tmp_path, pictures, caplog, error, status, public, private
+):
+    caplog.set_level(logging.DEBUG)
+    batch = make_batch(tmp_path / "out")
+    (outcome,) = start(find_sources([str(pictures)])[:1], batch, lambda: Failing(error))
+
+    assert outcome.row.status.value == status
+    assert outcome.public_reason.startswith(public)
+    assert private in outcome.row.reason
+    assert "DOE" not in outcome.public_reason
+    assert "DOE" not in caplog.text
 
 
-def _fragile(bundle: Path) -> _Fragile:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "deadly.png"
-        write_picture(path, DEADLY)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return _Fragile(Anonymizer.from_bundle(bundle, OPTIONS), digest)
+def test_uid_of_an_image_that_its_reader_held_is_kept(tmp_path, pictures, factory, monkeypatch):
+    def hold(path: Path) -> None:
+        error = ImageHeld("no chest", "check it")
+        error.sop_instance_uid = "1.2.3"
+        raise error
+
+    monkeypatch.setattr(batch_module, "read_radiograph", hold)
+    outcome = next(start(find_sources([str(pictures)]), make_batch(tmp_path / "out"), factory))
+
+    assert outcome.row.sop_instance_uid == "1.2.3"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import stat
 import subprocess
@@ -15,10 +16,13 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from privdiff_infer import cli
+from privdiff_infer import batch, cli
 from privdiff_infer.cli import app
+from privdiff_infer.errors import ImageHeld
 from privdiff_infer.radiograph import read_radiograph
 from privdiff_infer.vocabulary import Profile
+from tests.unit.dicom_factory import dicom_bytes, radiograph_dataset, ramp
+from tests.unit.outputs import png_chunks, read_crosswalk
 
 runner = CliRunner()
 
@@ -77,6 +81,53 @@ def test_release_tells_nothing_of_sources_and_seed(done, pictures):
             assert not any(digest in text for digest in digests)
 
 
+def test_header_of_a_source_does_not_reach_release(tiny_bundle, tmp_path):
+    planted = {
+        "PatientName": "DOE^JANE",
+        "PatientID": "DOE-4711",
+        "StudyDescription": "DOE thorax",
+        "InstitutionName": "DOE hospital",
+        "ImageComments": "DOE, see letter",
+    }
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    for name, more in {"a": {}, "b": {"PatientAge": "005Y"}, "c": {"ViewPosition": "LL"}}.items():
+        dataset = radiograph_dataset(ramp(), **planted, **more)
+        (sources / f"{name}.dcm").write_bytes(dicom_bytes(dataset))
+    for number, output_format in enumerate(["png", "png16", "nrrd"]):
+        out = tmp_path / f"out-{number}"
+        result = anonymize(tiny_bundle, sources, "-o", out, "--format", output_format)
+        assert "1 released, 2 held, 0 failed" in result.stdout
+        for path in (out / "release").rglob("*.*"):
+            assert b"DOE" not in path.read_bytes()
+            assert b"1.2.826" not in path.read_bytes()
+            if path.suffix == ".png":
+                assert set(png_chunks(path.read_bytes())) <= {"IHDR", "pHYs", "IDAT", "IEND"}
+
+
+def test_detail_of_a_reason_stays_private(tiny_bundle, pictures, tmp_path, monkeypatch):
+    def hold(path: Path) -> None:
+        raise ImageHeld("no chest", "check it", detail=f"region {path.stem}")
+
+    monkeypatch.setattr(batch, "read_radiograph", hold)
+    result = anonymize(tiny_bundle, pictures, "-o", tmp_path / "out")
+    report = json.loads((tmp_path / "out/release/report.json").read_text())
+    assert report["not_released"] == [
+        {"number": 3, "reason": "no chest; check it", "status": "held", "text": "not checked"}
+    ]
+    assert "region" not in (tmp_path / "out/release/report.html").read_text()
+    assert "no chest (region Doe_Jane_0); check it" in result.stderr
+    assert "region Doe_Jane_0" in (tmp_path / "out/private/crosswalk.csv").read_text()
+    assert "region Doe_Jane_0" in (tmp_path / "out/private/review.html").read_text()
+
+
+def test_times_in_release_do_not_tell_the_order(tiny_bundle, pictures, tmp_path):
+    anonymize(tiny_bundle, pictures, "-o", tmp_path / "out", "--format", "nrrd")
+    files = [path for path in (tmp_path / "out/release").rglob("*.*") if path.is_file()]
+    assert len(files) == 3 + 3 + 2
+    assert len({path.stat().st_mtime_ns for path in files}) == 1
+
+
 def test_no_picture_in_release_is_an_original(tiny_bundle, pictures, tmp_path):
     out = tmp_path / "out"
     anonymize(tiny_bundle, pictures, "-o", out, "--output-size", "original", "--strength", 0.9)
@@ -120,6 +171,24 @@ def test_names_are_escaped(tiny_bundle, pictures, tmp_path):
     assert "<script>alert" not in (tmp_path / "out" / "private" / "review.html").read_text()
 
 
+def test_name_that_is_no_utf_8_is_a_row(tiny_bundle, pictures, tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    (pictures / "Doe_Jane_0.png").rename(pictures / name)
+    (pictures / os.fsdecode(b"\xff.txt")).write_text("no image")
+    result = anonymize(tiny_bundle, pictures, "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    rows = read_crosswalk(tmp_path / "out/private/crosswalk.csv")
+    assert {Path(row["source"]).name: row["status"] for row in rows} == {
+        r"caf\udce9.png": "released",
+        r"\udcff.txt": "failed",
+        "Doe_Jane_1.png": "released",
+        "Doe_Jane_2.png": "released",
+    }
+    assert r"caf\udce9.png" in (tmp_path / "out/private/review.html").read_text()
+    (pictures / os.fsdecode(b"\xff.txt")).unlink()
+    assert anonymize(tiny_bundle, pictures, "-o", tmp_path / "out", "--resume").exit_code == 1
+
+
 def test_same_seed_gives_the_same_bytes(tiny_bundle, pictures, done, tmp_path):
     anonymize(tiny_bundle, pictures, "-o", tmp_path / "again", "--seed", 7)
     first, second = _tree(done / "release"), _tree(tmp_path / "again" / "release")
@@ -154,8 +223,36 @@ def test_resume_refuses_other_options(tiny_bundle, pictures, done):
     assert anonymize(tiny_bundle, pictures, "-o", done, "--resume").exit_code == 0
     result = anonymize(tiny_bundle, pictures, "-o", done, "--resume", "--strength", 0.9)
     assert "strength is 0.9 but the run was started with 0.3" in str(result.exception)
+    options = ["--resume", "--profile", "fast"]
+    result = anonymize(tiny_bundle, pictures, "-o", done, *options)
+    assert "profile is 'fast' but the run was started with 'standard'" in str(result.exception)
     result = anonymize(tiny_bundle, pictures, "-o", done, "--resume", "--seed", 8)
     assert "--seed differs" in str(result.exception)
+
+
+def test_resume_with_fewer_sources_keeps_every_row(tiny_bundle, pictures, done):
+    crosswalk, report = done / "private/crosswalk.csv", done / "release/report.json"
+    before = crosswalk.read_bytes(), report.read_bytes()
+    result = anonymize(tiny_bundle, pictures / "Doe_Jane_1.png", "-o", done, "--resume")
+    assert result.exit_code == 0
+    assert (crosswalk.read_bytes(), report.read_bytes()) == before
+    assert "3 released" in result.stdout
+
+
+def test_resume_under_another_spelling_does_nothing_again(tiny_bundle, pictures, done):
+    before = (done / "private/crosswalk.csv").read_bytes()
+    other = pictures / ".." / "pictures"
+    assert anonymize(tiny_bundle, other, "-o", done, "--resume").exit_code == 0
+    assert (done / "private/crosswalk.csv").read_bytes() == before
+
+
+def test_output_below_the_sources_is_not_redrawn(tiny_bundle, pictures):
+    out = pictures / "out"
+    assert anonymize(tiny_bundle, pictures, "-o", out).exit_code == 0
+    assert anonymize(tiny_bundle, pictures, "-o", out, "--resume").exit_code == 0
+    assert len(read_crosswalk(out / "private/crosswalk.csv")) == 3
+    assert anonymize(tiny_bundle, pictures, "-o", pictures / "other").exit_code == 0
+    assert len(read_crosswalk(pictures / "other/private/crosswalk.csv")) == 3
 
 
 def test_folder_in_use_is_not_touched(tiny_bundle, pictures, done):
@@ -169,6 +266,7 @@ def test_folder_in_use_is_not_touched(tiny_bundle, pictures, done):
     ("arguments", "words"),
     [
         (["anonymize", "nowhere.png", "-o", "x"], "does not exist; name files"),
+        (["anonymize", "empty", "-o", "x"], "source 'empty' holds no files"),
         (["anonymize", "{picture}", "-o", "x", "--model", "nothing"], "no model bundle 'nothing'"),
         (["anonymize", "{picture}", "-o", "x", "--strength", "1.5"], "outside (0, 1]"),
         (["anonymize", "{picture}", "-o", "x", "--device", "cuda:99"], "does not exist"),
@@ -179,6 +277,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
     arguments, words, pictures, tiny_bundle, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
     picture = str(next(pictures.iterdir()))
     filled = [picture if a == "{picture}" else a for a in arguments]
     if "--model" not in filled:
@@ -214,8 +313,8 @@ def test_commands_of_the_training_package_are_found():
 def test_stopping_keeps_what_is_done(tiny_bundle, pictures, tmp_path, monkeypatch):
     follow = cli._follow
 
-    def interrupted(run, files, outcomes, *, quiet):
-        follow(run, files[:1], outcomes, quiet=quiet)
+    def interrupted(run, files, *, quiet):
+        follow(run, files[:1], quiet=quiet)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "_follow", interrupted)
@@ -223,10 +322,24 @@ def test_stopping_keeps_what_is_done(tiny_bundle, pictures, tmp_path, monkeypatc
     result = anonymize(tiny_bundle, pictures, "-o", out, "--seed", 7)
     assert result.exit_code == 130
     assert "2 images left" in result.stderr
-    assert len((out / "private" / "crosswalk.csv").read_text().splitlines()) == 2
+    assert len(read_crosswalk(out / "private/crosswalk.csv")) == 1
     monkeypatch.undo()
     assert anonymize(tiny_bundle, pictures, "-o", out, "--resume").exit_code == 0
-    assert len((out / "private" / "crosswalk.csv").read_text().splitlines()) == 4
+    assert len(read_crosswalk(out / "private/crosswalk.csv")) == 3
+
+
+@pytest.mark.parametrize("name", ["release/report.html", "private/crosswalk.csv"])
+def test_report_that_cannot_be_written_is_one_line_and_exit_code_1(
+    tiny_bundle, pictures, done, name
+):
+    (done / name).unlink()
+    (done / name).mkdir()
+    (done / "private/review.html").unlink()
+    result = anonymize(tiny_bundle, pictures, "-o", done, "--resume")
+    assert result.exit_code == 1
+    (line,) = [line for line in result.stderr.splitlines() if "not up to date" in line]
+    assert "cannot be written" in line
+    assert (done / "private/review.html").is_file()
 
 
 def test_models_lists_hashes():
@@ -257,18 +370,51 @@ def test_benchmark(tiny_bundle, monkeypatch, pictures):
     assert "memory after each tenth of the soak" in table
 
 
-def test_demo_replaces_a_demo_and_nothing_else(tiny_bundle, pictures, tmp_path, monkeypatch):
+@pytest.fixture
+def demo(tiny_bundle, pictures, tmp_path, monkeypatch):
+    """Run `privdiff demo` on the pictures; returns its result."""
     monkeypatch.setattr(cli, "SAMPLE", pictures)
     monkeypatch.setattr(cli, "DEFAULT_BUNDLE", str(tiny_bundle))
-    out = tmp_path / "demo"
+    return lambda: runner.invoke(app, ["demo", "-o", str(tmp_path / "demo")])
+
+
+def test_demo_replaces_a_demo(demo, tmp_path):
+    (tmp_path / "demo").mkdir()
     for _ in range(2):
-        result = runner.invoke(app, ["demo", "-o", str(out)])
+        result = demo()
         assert result.exit_code == 0
-        assert result.stdout.splitlines()[-1] == f"report: {out / 'release' / 'report.html'}"
-    (out / "thesis.tex").touch()
-    result = runner.invoke(app, ["demo", "-o", str(out)])
-    assert "holds files that no run" in str(result.exception)
-    assert (out / "thesis.tex").exists()
+        report = tmp_path / "demo" / "release" / "report.html"
+        assert result.stdout.splitlines()[-1] == f"report: {report}"
+
+
+def test_demo_replaces_nothing_else(demo, tmp_path):
+    demo()
+    (tmp_path / "demo" / "thesis.tex").touch()
+    result = demo()
+    assert "holds something else than an earlier demo" in str(result.exception)
+    assert (tmp_path / "demo" / "thesis.tex").exists()
+
+
+def test_demo_keeps_a_run_of_real_images(demo, tiny_bundle, pictures, tmp_path):
+    anonymize(tiny_bundle, pictures, "-o", tmp_path / "demo", "--seed", cli.DEMO_SEED)
+    before = _tree(tmp_path / "demo")
+    result = demo()
+    assert "holds something else than an earlier demo" in str(result.exception)
+    assert _tree(tmp_path / "demo") == before
+
+
+def test_run_of_real_images_does_not_continue_a_demo(demo, tiny_bundle, pictures, tmp_path):
+    demo()
+    result = anonymize(tiny_bundle, pictures, "-o", tmp_path / "demo", "--resume")
+    assert "demo is False but the run was started with True" in str(result.exception)
+
+
+def test_demo_tolerates_held_images_but_no_failed_one(demo, pictures):
+    child = radiograph_dataset(ramp(), PatientAge="005Y")
+    (pictures / "child.dcm").write_bytes(dicom_bytes(child))
+    assert demo().exit_code == 0
+    (pictures / "letter.txt").write_text("no image")
+    assert demo().exit_code == 1
 
 
 def _tree(folder: Path) -> dict[str, bytes]:

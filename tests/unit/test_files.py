@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import tempfile
+from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
 
@@ -21,13 +23,16 @@ from privdiff_infer.release import (
     Review,
     Row,
     Status,
-    read_crosswalk,
+    discard_results_without_row,
     reporting_disk_errors,
     write_atomically,
     write_crosswalk,
+    write_private,
+    write_released,
 )
 from privdiff_infer.seeds import image_seed, release_name, run_seed
 from privdiff_infer.sources import find_sources
+from tests.unit.outputs import png_chunks, read_crosswalk
 
 PIXELS = np.linspace(0, 1, 70 * 90, dtype=np.float32).reshape(70, 90)
 
@@ -54,6 +59,40 @@ class TestSources:
         with pytest.raises(OptionError, match="does not exist"):
             find_sources([str(tmp_path / "nothing*")])
 
+    def test_empty_folder_is_named(self, tmp_path):
+        (tmp_path / "empty" / "deep").mkdir(parents=True)
+        with pytest.raises(OptionError, match=r"empty' holds no files"):
+            find_sources([str(tmp_path / "empty")])
+
+    def test_name_that_is_too_long_does_not_exist(self):
+        with pytest.raises(OptionError, match="does not exist"):
+            find_sources(["x" * 300])
+
+    def test_link_to_itself_is_a_source(self, tmp_path):
+        (tmp_path / "loop").symlink_to(tmp_path / "loop")
+        assert find_sources([str(tmp_path)]) == [tmp_path / "loop"]
+
+    @pytest.mark.parametrize("pattern", ["", "**/*.png"])
+    def test_outputs_of_runs_are_left_out_of_folders_and_patterns(self, tmp_path, pattern):
+        make_output(tmp_path / "out")
+        (tmp_path / "deep").mkdir()
+        (tmp_path / "deep" / "a.png").touch()
+        assert find_sources([str(tmp_path / pattern)]) == [tmp_path / "deep" / "a.png"]
+
+    @pytest.mark.parametrize("name", ["", "private", "release/images/cxr-0.png"])
+    def test_output_of_a_run_cannot_be_named(self, tmp_path, name):
+        make_output(tmp_path / "out")
+        with pytest.raises(OptionError, match=r"lies in the output of a run, .*out; name the orig"):
+            find_sources([str(tmp_path / "out" / name)])
+
+
+def make_output(out: Path) -> None:
+    folders = OutputFolders(out)
+    folders.create()
+    folders.run.touch()
+    (folders.images / "cxr-0.png").touch()
+    (folders.review / "cxr-0-original.png").touch()
+
 
 class TestSeeds:
     def test_depends_on_run_and_bytes_alone(self):
@@ -78,6 +117,13 @@ class TestImageFiles:
         assert image.info["dpi"] == pytest.approx((254, 127), abs=0.02)
         assert content == encode_image(PIXELS, (0.2, 0.1), output_format)
 
+    @pytest.mark.parametrize("output_format", [OutputFormat.PNG, OutputFormat.PNG16])
+    @pytest.mark.parametrize("spacing", [None, (0.2, 0.1)])
+    def test_png_holds_pixels_and_spacing_alone(self, output_format, spacing):
+        chunks = png_chunks(encode_image(PIXELS, spacing, output_format))
+        expected = {"IHDR", "pHYs", "IDAT", "IEND"} if spacing else {"IHDR", "IDAT", "IEND"}
+        assert set(chunks) == expected
+
     def test_nrrd_round_trip(self, tmp_path):
         path = tmp_path / "image.nrrd"
         path.write_bytes(encode_image(PIXELS, (0.2, 0.1), OutputFormat.NRRD))
@@ -93,8 +139,43 @@ class TestRelease:
         folders.create()
         for folder in (folders.private, folders.held, folders.review):
             assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-        write_atomically(folders.run, b"{}")
+        write_private(folders.run, b"{}")
         assert stat.S_IMODE(folders.run.stat().st_mode) == 0o600
+
+    def test_release_can_be_read_by_all_wherever_it_lies(self, tmp_path):
+        folders = OutputFolders(tmp_path / "private" / "out")
+        folders.create()
+        write_released(folders.images / "a.png", b"")
+        assert stat.S_IMODE((folders.images / "a.png").stat().st_mode) == 0o644
+
+    def test_times_in_release_do_not_tell_the_order(self, tmp_path):
+        write_released(tmp_path / "a.png", b"")
+        write_released(tmp_path / "b.png", b"")
+        times = [(tmp_path / name).stat() for name in ("a.png", "b.png")]
+        assert times[0].st_mtime_ns == times[1].st_mtime_ns == 946_684_800 * 10**9
+        assert times[0].st_atime_ns == times[1].st_atime_ns
+
+    def test_results_without_a_row_are_discarded_and_nothing_else(self, tmp_path):
+        folders = OutputFolders(tmp_path / "out")
+        folders.create()
+        folders.previews.mkdir()
+        known, unknown = "cxr-0123456789abcdef", "cxr-fedcba9876543210"
+        for name in (known, unknown):
+            for path in (
+                folders.images / f"{name}.nrrd",
+                folders.previews / f"{name}.png",
+                folders.held / f"{name}.png",
+                folders.review / f"{name}-original.png",
+            ):
+                path.touch()
+        (folders.images / ".partial-x").touch()
+        (folders.images / "notes.txt").touch()
+        discard_results_without_row(folders, {f"release/images/{known}.nrrd"})
+
+        left = sorted(path.name for path in folders.root.rglob("*") if path.is_file())
+        assert left == [f"{known}-original.png", f"{known}.nrrd"] + [f"{known}.png"] * 2 + [
+            "notes.txt"
+        ]
 
     def test_failed_write_leaves_the_old_file_and_no_partial_one(self, tmp_path):
         target = tmp_path / "file"
@@ -139,7 +220,13 @@ class TestRelease:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "crosswalk.csv"
             write_crosswalk(path, rows)
-            assert read_crosswalk(path) == rows
+            assert read_crosswalk(path) == [asdict(row) for row in rows]
+
+    def test_name_that_is_no_utf_8_is_written_with_its_bytes(self, tmp_path):
+        source = os.fsdecode(b"x\xff.png")
+        row = Row(source, "", "", "", Status.FAILED, "", Review.NONE)
+        write_crosswalk(tmp_path / "c.csv", [row])
+        assert read_crosswalk(tmp_path / "c.csv")[0]["source"] == r"x\udcff.png"
 
     @pytest.mark.parametrize("start", ["=", "+", "-", "@"])
     def test_spreadsheets_run_no_formula(self, tmp_path, start):

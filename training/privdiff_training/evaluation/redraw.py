@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from privdiff_infer.errors import CohortError
-from privdiff_infer.model.bundle import read_bundle
+from privdiff_infer.model.bundle import BundleInfo, read_bundle
 from privdiff_infer.pipeline import PrivDiffPipeline
 from privdiff_infer.vocabulary import Profile, age_bin
 from privdiff_training.cohort import Cohort
@@ -52,7 +52,7 @@ def redraw(
     bundle
         Folder of the bundle.
     cohort
-        Names the images, for the cache, and what the bundle is told.
+        Holds what the bundle may be told.
     originals
         Shape (n, 1, s, s), float32 in [0, 1], on the model grid.
     profile, strength
@@ -69,12 +69,12 @@ def redraw(
     Tensor
         Shape of `originals`, float32 in [0, 1].
     """
-    names = "\n".join(str(row.image) for row in cohort)
-    what = f"{read_bundle(bundle).sha256}:{profile.value}:{strength}:{seed}:{told.value}:{names}"
-    path = cache_dir / f"redrawn-{hashlib.sha256(what.encode()).hexdigest()[:16]}.safetensors"
+    conditions = _conditions(cohort, told)
+    what = f"{weights_hash(read_bundle(bundle))}:{profile.value}:{strength}:{seed}"
+    path = cache_dir / f"redrawn-{_key(what, originals, *conditions.values())}.safetensors"
     if not path.exists():
         pipeline = PrivDiffPipeline.from_pretrained(bundle)
-        conditions, drawn = _conditions(cohort, told), []
+        drawn = []
         parts = list(torch.arange(len(originals)).split(BATCH))
         for rows in track(parts, f"Redrawing, {profile.value} at {strength:.2f}"):
             generators = [generator_for(seed, "redraw", int(row)) for row in rows]
@@ -91,6 +91,20 @@ def redraw(
         save_file({"images": torch.cat(drawn)}, partial)
         os.replace(partial, path)
     return load_file(path)["images"].float() / 255
+
+
+def weights_hash(info: BundleInfo) -> str:
+    """Return a hash of all weights and configurations of a bundle, whatever was measured on it."""
+    files = info.metadata.files
+    named = [f"{name}:{files[name]}" for name in sorted(files) if not name.endswith(".md")]
+    return hashlib.sha256("\n".join(named).encode()).hexdigest()
+
+
+def _key(what: str, *tensors: Tensor) -> str:
+    digest = hashlib.sha256(what.encode())
+    for tensor in tensors:
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _conditions(cohort: Cohort, told: Told) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from privdiff_infer.vocabulary import Profile
 from privdiff_training.cohort import Cohort
 from privdiff_training.evaluation.measurement import Figures, Measurement
 from privdiff_training.evaluation.networks import Evaluators
-from privdiff_training.evaluation.redraw import Told, redraw
+from privdiff_training.evaluation.redraw import Told, redraw, weights_hash
 from privdiff_training.evaluation.statistics import Estimate
 from privdiff_training.images import load_images
 
@@ -47,8 +47,8 @@ class Sweep:
 
     Attributes
     ----------
-    bundle, bundle_sha256
-        Name and hash of its metadata.
+    bundle, weights_sha256
+        Name and hash of its weights and configurations (`redraw.weights_hash`).
     images, patients
         Size of the cohort.
     findings_counted
@@ -62,7 +62,7 @@ class Sweep:
     """
 
     bundle: str
-    bundle_sha256: str
+    weights_sha256: str
     images: int
     patients: int
     findings_counted: tuple[str, ...]
@@ -141,7 +141,7 @@ def sweep_bundle(
         ]
     return Sweep(
         bundle=info.name,
-        bundle_sha256=info.sha256,
+        weights_sha256=weights_hash(info),
         images=len(cohort),
         patients=measurement.trial_of_findings.patients,
         findings_counted=measurement.trial_of_findings.counted,

@@ -88,6 +88,9 @@ class DiffusionConfig(LatentStageConfig):
 
     stage: Literal["diffusion"] = "diffusion"
     unet: dict[str, Any] = Field(description="Arguments of UNet2DConditionModel.")
+    gate: float = Field(
+        0.0, ge=0, description="Smallest size of the cross-attentions' gates when the leg starts."
+    )
 
     @field_validator("unet")
     @classmethod
@@ -116,6 +119,7 @@ class DiffusionStage(Stage[DiffusionConfig]):
         prototypes = len(identity.prototypes)
         self.autoencoder = autoencoder
         self.denoiser = initial or PrivDiffDenoiser(config.unet, identity_prototypes=prototypes)
+        self.denoiser.open_gates(config.gate)
         self.networks = {"denoiser": self.denoiser}
 
     def players(self) -> tuple[Player, ...]:

@@ -1,0 +1,211 @@
+"""What became of every source of a run, kept line by line so that a stopped run continues."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from privdiff_infer.errors import ImageRejected, OutputError, PrivDiffError
+from privdiff_infer.release import (
+    PRIVATE_MODE,
+    OutputFolders,
+    Review,
+    Row,
+    Status,
+    reporting_disk_errors,
+    write_private,
+)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What was measured on one redrawn image."""
+
+    identity_similarity: float
+    findings_before: dict[str, float]
+    findings_after: dict[str, float]
+    strength: float
+    attempts: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One finished source.
+
+    Attributes
+    ----------
+    row
+        Its line of the crosswalk.
+    public_reason
+        Why it was not released, in constant words that may leave; the row's reason is private.
+    source_digest
+        SHA-256 of the source's bytes, or empty if they were not read to the end.
+    figures
+        What was measured, if it was redrawn.
+    """
+
+    row: Row
+    public_reason: str
+    source_digest: str
+    figures: Figures | None = None
+
+    @classmethod
+    def without_result(
+        cls, source: str, status: Status, error: PrivDiffError, uid: str = "", digest: str = ""
+    ) -> Outcome:
+        """Return the outcome of a source that was not redrawn."""
+        row = Row(source, uid, "", "", status, str(error), Review.NONE)
+        return cls(row, f"{error.problem}; {error.remedy}", digest)
+
+    def to_json(self) -> str:
+        """Return one line of the journal."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, line: str) -> Outcome:
+        """Read one line of the journal."""
+        record = json.loads(line)
+        row = record["row"] | {
+            "status": Status(record["row"]["status"]),
+            "review": Review(record["row"]["review"]),
+        }
+        figures = record["figures"]
+        return cls(
+            Row(**row),
+            record["public_reason"],
+            record["source_digest"],
+            Figures(**figures) if figures else None,
+        )
+
+
+class Journal:
+    """Outcomes of a run, by source: in memory, and in ``private/journal.jsonl`` for `--resume`.
+
+    Parameters
+    ----------
+    folders
+        Of the run; lines that the journal already has are read, a torn last one is not.
+    """
+
+    def __init__(self, folders: OutputFolders) -> None:
+        self._folders = folders
+        self._outcomes = {_key(o.row.source): o for o in _read(folders.journal)}
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """Every outcome, of this start and of those before."""
+        return list(self._outcomes.values())
+
+    @property
+    def outputs(self) -> set[str]:
+        """Results that have a row."""
+        return {o.row.output for o in self._outcomes.values() if o.row.output}
+
+    def __contains__(self, source: Path) -> bool:
+        """Tell whether a source has an outcome."""
+        return _key(source) in self._outcomes
+
+    def add(self, outcome: Outcome) -> Outcome:
+        """Keep an outcome and return it.
+
+        Where the line cannot be written, a result counts as failed: without its line, a run that is
+        killed would leave an image without a row.
+        """
+        try:
+            self._append(outcome)
+        except OutputError as error:
+            if outcome.row.output:
+                uid, digest = outcome.row.sop_instance_uid, outcome.source_digest
+                outcome = Outcome.without_result(
+                    outcome.row.source, Status.FAILED, error, uid, digest
+                )
+        self._outcomes[_key(outcome.row.source)] = outcome
+        return outcome
+
+    def settle(self, sources: Sequence[Path]) -> list[Outcome]:
+        """Return outcomes of `sources` that still hold, and forget those to be done again.
+
+        To be done again is what failed, whose source has other bytes, or whose result is not the
+        one that was written. Sources that are not named keep their row, but a lost result fails.
+
+        Raises
+        ------
+        OutputError
+            If the journal cannot be written.
+        """
+        named = {_key(path) for path in sources}
+        settled: dict[str, Outcome] = {}
+        for key, outcome in self._outcomes.items():
+            if key not in named:
+                settled[key] = outcome if self._is_intact(outcome) else _lost(outcome)
+            elif self._still_holds(outcome):
+                settled[key] = outcome
+        if self._folders.journal.exists():  # rewritten even if nothing changed: a line can be torn
+            lines = "".join(o.to_json() + "\n" for o in settled.values())
+            write_private(self._folders.journal, lines.encode())
+        self._outcomes = settled
+        return [settled[_key(path)] for path in sources if path in self]
+
+    def _append(self, outcome: Outcome) -> None:
+        path = self._folders.journal
+        with reporting_disk_errors():
+            path.touch(PRIVATE_MODE)
+            whole = path.stat().st_size
+            try:
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(outcome.to_json() + "\n")
+            except OSError:
+                os.truncate(path, whole)  # half a line would spoil the next one
+                raise
+
+    def _still_holds(self, outcome: Outcome) -> bool:
+        return (
+            outcome.row.status is not Status.FAILED
+            and _has_digest(Path(outcome.row.source), outcome.source_digest)
+            and self._is_intact(outcome)
+        )
+
+    def _is_intact(self, outcome: Outcome) -> bool:
+        row = outcome.row
+        return not row.output or _has_digest(self._folders.root / row.output, row.sha256)
+
+
+def _read(path: Path) -> list[Outcome]:
+    if not path.exists():
+        return []
+    with reporting_disk_errors():
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    outcomes = []
+    for line in lines:
+        try:
+            outcomes.append(Outcome.from_json(line))
+        except (ValueError, KeyError, TypeError):  # torn by a kill or a full disk
+            continue
+    return outcomes
+
+
+def _key(source: str | Path) -> str:
+    """Return what stays the same however a source is spelled."""
+    return os.path.abspath(source)
+
+
+def _has_digest(path: Path, digest: str) -> bool:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest() == digest
+    except OSError:
+        return False
+
+
+def _lost(outcome: Outcome) -> Outcome:
+    error = ImageRejected(
+        "the result was removed or changed after it was written",
+        "name its source again with --resume",
+    )
+    row = outcome.row
+    return Outcome.without_result(
+        row.source, Status.FAILED, error, row.sop_instance_uid, outcome.source_digest
+    )
