@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from diffusers.models.attention_processor import Attention
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from privdiff_infer.errors import BundleError
@@ -125,7 +128,12 @@ class PrivDiffDenoiser(StrictModel, ConfigMixin):
 
     def save_adapter(self, name: str, folder: Path) -> None:
         """Write the LoRA weights of one adapter to `folder`."""
-        self.unet.save_lora_adapter(folder, adapter_name=name)
+        weights = get_peft_model_state_dict(self.unet, adapter_name=name)
+        write_adapter(weights, self.unet.peft_config[name].to_dict(), folder)
+
+    def adapter_rank(self, name: str) -> int:
+        """Return the rank of an adapter's LoRA weights."""
+        return int(self.unet.peft_config[name].r)
 
     def load_adapter(self, folder: Path) -> None:
         """Load LoRA weights under the name of their folder and leave them switched off.
@@ -193,6 +201,34 @@ class PrivDiffDenoiser(StrictModel, ConfigMixin):
                 "save the base before adding adapters, and adapters with save_adapter",
             )
         super().save_pretrained(*args, **kwargs)
+
+
+def write_adapter(weights: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path) -> None:
+    """Write LoRA weights as `PrivDiffDenoiser.load_adapter` reads them.
+
+    Equal weights give equal bytes: the layers of a configuration are a set, whose order differs
+    from run to run, and safetensors writes several entries of a header in random order.
+
+    Parameters
+    ----------
+    weights
+        By name, as peft gives them.
+    config
+        Of the adapter, as `LoraConfig.to_dict` gives it.
+    folder
+        Where to write; made if it is not there.
+    """
+    plain = {**config, "target_modules": sorted(config["target_modules"])}
+    header = {LORA_ADAPTER_METADATA_KEY: json.dumps(plain, indent=2, sort_keys=True)}
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(dict(weights), folder / ADAPTER_WEIGHTS, metadata=header)
+
+
+def read_adapter(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return LoRA weights and their configuration as `write_adapter` takes them."""
+    with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:
+        weights = {name: file.get_tensor(name) for name in file.keys()}
+        return weights, json.loads(file.metadata()[LORA_ADAPTER_METADATA_KEY])
 
 
 def _install_processors(unet: UNet2DConditionModel, context_dim: int, gate: float) -> None:

@@ -4,8 +4,13 @@ Source: Akhter, Dosi, Vatsa, Singh, PMLR 317:27-36, 2026, section on SPG:
 
     eps_p = eps(phi) + w_diag [eps(diag) - eps(phi)] - |w_s| [eps(s) - eps(phi)].
 
-The weights sum to one, so the same combination holds for v-predictions: v is an affine function of
-eps with coefficients that depend on z_t and t alone.
+The weights sum to one, so the same combination holds for v-predictions. With the cumulated signal
+abar_t,
+
+    v = (eps - sqrt(1 - abar_t) z_t) / sqrt(abar_t)
+
+is an affine function of eps whose coefficients depend on z_t and t alone: the combination of the v
+is the v of the combined eps.
 """
 
 from __future__ import annotations
@@ -33,6 +38,11 @@ class Guidance:
         diagnostic branch is used alone.
     rescale
         Give the guided prediction the standard deviation of the diagnostic one, per image.
+
+    Raises
+    ------
+    OptionError
+        If a weight is out of range, or the interval is not ordered and within [0, 1].
     """
 
     findings_weight: float = 1.25
@@ -41,10 +51,21 @@ class Guidance:
     rescale: bool = True
 
     def __post_init__(self) -> None:
+        if self.findings_weight < 1:
+            raise OptionError(
+                f"findings weight {self.findings_weight} is below 1",
+                "choose 1 for the plain diagnostic branch, or more",
+            )
         if not 0 <= self.attribute_weight <= 1:
             raise OptionError(
                 f"attribute weight {self.attribute_weight} is outside [0, 1]",
                 "choose a value in it",
+            )
+        low, high = self.interval
+        if not 0 <= low <= high <= 1:
+            raise OptionError(
+                f"guidance interval ({low}, {high}) is not ordered within [0, 1]",
+                "name fractions of the schedule, the lower one first",
             )
 
     def covers(self, timestep: int, num_train_timesteps: int) -> bool:

@@ -49,7 +49,12 @@ class SASSettings:
     eps
         Absolute damping of mode `paper`; the paper gives no value.
     rank_cap
-        rho: mode `centered` removes at most rho * N directions.
+        rho in [0, 1]: mode `centered` removes at most floor(rho * N) directions; 0 removes none.
+
+    Raises
+    ------
+    OptionError
+        If strength or rank cap are outside [0, 1].
     """
 
     mode: SASMode = SASMode.CENTERED
@@ -59,10 +64,11 @@ class SASSettings:
     rank_cap: float = 0.25
 
     def __post_init__(self) -> None:
-        if not 0 <= self.strength <= 1:
-            raise OptionError(
-                f"SAS strength {self.strength} is outside [0, 1]", "choose a value between 0 and 1"
-            )
+        for name, value in (("strength", self.strength), ("rank cap", self.rank_cap)):
+            if not 0 <= value <= 1:
+                raise OptionError(
+                    f"SAS {name} {value} is outside [0, 1]", "choose a value between 0 and 1"
+                )
 
 
 def suppress(output: Tensor, maps: Tensor, categories: int, settings: SASSettings) -> Tensor:
@@ -135,7 +141,8 @@ def _centered_component(
         )
     with torch.no_grad():  # gradients of eigenvectors explode at near-equal eigenvalues
         values, vectors = torch.linalg.eigh(gram)
-        values, vectors = values[..., -cap:], vectors[..., -cap:]
+        # Ascending order; counted from the front, because `-cap:` would keep all for a cap of 0.
+        values, vectors = values[..., classes - cap :], vectors[..., classes - cap :]
     basis = maps @ vectors  # (n, heads, N, cap), orthogonal columns of squared length `values`
     return basis @ ((basis.mT @ plain) / (values + eps)[..., None])
 

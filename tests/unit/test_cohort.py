@@ -88,6 +88,14 @@ def test_a_row_that_is_not_understood_is_an_error_with_its_line(
         read_manifest(manifest(tmp_path, row))
 
 
+def test_a_manifest_in_another_encoding_is_an_error_that_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.csv"
+    path.write_bytes("image,patient_id,findings\nä.png,p1,Edema\n".encode("latin-1"))
+
+    with pytest.raises(CohortError, match="no UTF-8 text; save the file as UTF-8"):
+        read_manifest(path)
+
+
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
     with pytest.raises(CohortError, match="no column findings or labels"):
         read_manifest(manifest(tmp_path, "a.png,p1", header="image,patient_id"))

@@ -49,7 +49,7 @@ def test_strangers_are_not_copies(index):
 
 def test_impostors_keep_shape_and_range():
     images = blobs(16, 4)
-    made = impostors(images, torch.Generator().manual_seed(0))
+    made = impostors(images, torch.arange(16))
     assert made.shape == images.shape
     assert 0 <= made.min() <= made.max() <= 1
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from privdiff_infer.errors import OptionError
+from privdiff_infer.model.guidance import Guidance
 from privdiff_infer.model.sas import SASMode, SASSettings, suppress
 
 CLASSES = (8, 5, 2)
@@ -43,7 +47,7 @@ def relative_eps(maps: torch.Tensor, eps_rel: float) -> torch.Tensor:
 
 
 @given(seed=st.integers(0, 1000), locations=st.sampled_from([64, 100, 256]))
-@settings(max_examples=15, deadline=None)
+@hypothesis_settings(max_examples=15, deadline=None)
 def test_cheap_centered_form_equals_the_explicit_projector(seed: int, locations: int) -> None:
     maps, output = softmax_maps(locations, seed), attention_output(locations, seed)
     projector = explicit_projector(centered(maps), relative_eps(centered(maps), 1e-3))
@@ -58,7 +62,7 @@ def test_cheap_centered_form_equals_the_explicit_projector(seed: int, locations:
 
 
 @given(seed=st.integers(0, 1000))
-@settings(max_examples=10, deadline=None)
+@hypothesis_settings(max_examples=10, deadline=None)
 def test_cheap_paper_form_equals_the_explicit_projector(seed: int) -> None:
     maps, output = softmax_maps(64, seed), attention_output(64, seed)
     projector = explicit_projector(maps, torch.tensor(1e-3).expand(2, 3))
@@ -70,15 +74,31 @@ def test_cheap_paper_form_equals_the_explicit_projector(seed: int) -> None:
     torch.testing.assert_close(actual.double(), expected, atol=2e-3, rtol=1e-2)
 
 
-def test_projector_is_symmetric_with_eigenvalues_between_0_and_1() -> None:
-    maps = centered(softmax_maps(64, seed=3))
+def projected(output: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+    """Return P applied to `output` by `suppress`, without the rescaling of mode `centered`.
 
-    projector = explicit_projector(maps, relative_eps(maps, 1e-3))
+    A direction that no map contains passes P as it is, so what comes back of it is the rescaling.
+    """
+    everything = torch.cat((maps, torch.ones_like(maps[..., :1])), dim=-1)
+    left, _, _ = torch.linalg.svd(everything)  # columns beyond the rank are orthogonal to all maps
+    witness = left[..., -1:]
+
+    kept = suppress(torch.cat((output, witness), dim=-1), maps, len(CLASSES), SASSettings())
+
+    scale = (kept[..., -1:] * witness).sum(-2, keepdim=True)
+    return kept[..., :-1] / scale
+
+
+def test_what_is_applied_is_symmetric_with_eigenvalues_between_0_and_1() -> None:
+    basis = torch.eye(64).expand(2, 3, 64, 64)
+
+    projector = projected(basis, softmax_maps(64, seed=3))
     eigenvalues = torch.linalg.eigvalsh(projector)
 
-    torch.testing.assert_close(projector, projector.mT)
-    assert eigenvalues.min() >= -1e-9
-    assert eigenvalues.max() <= 1 + 1e-9
+    torch.testing.assert_close(projector, projector.mT, atol=1e-5, rtol=0)
+    assert eigenvalues.min() >= -1e-5
+    assert eigenvalues.max() <= 1 + 1e-5
+    assert (eigenvalues < 0.1).sum(-1).min() >= sum(CLASSES) - len(CLASSES) - 2
 
 
 def test_the_sensitive_maps_themselves_are_removed() -> None:
@@ -95,24 +115,33 @@ def test_the_sensitive_maps_themselves_are_removed() -> None:
 
 
 def test_centered_mode_keeps_the_spatial_mean_and_row_sums() -> None:
-    maps = softmax_maps(64, seed=5)
-    diagnostic = torch.randn(2, 3, 64, 15).softmax(-1)
-    projector = explicit_projector(centered(maps), relative_eps(centered(maps), 1e-3))
+    diagnostic = attention_output(64, seed=5).softmax(-1)
 
-    projected = projector @ diagnostic.double()
+    kept = projected(diagnostic, softmax_maps(64, seed=5))
 
-    ones = torch.ones(2, 3, 64, dtype=torch.double)
-    torch.testing.assert_close(projected.sum(-1), ones, atol=1e-5, rtol=0)
-    torch.testing.assert_close(projected.mean(-2), diagnostic.double().mean(-2), atol=1e-5, rtol=0)
+    assert not torch.allclose(kept, diagnostic, atol=1e-2)
+    torch.testing.assert_close(kept.sum(-1), torch.ones(2, 3, 64), atol=1e-5, rtol=0)
+    torch.testing.assert_close(kept.mean(-2), diagnostic.mean(-2), atol=1e-5, rtol=0)
 
 
 def test_paper_mode_deletes_the_spatial_mean_as_the_literal_equation_does() -> None:
-    maps = softmax_maps(256, seed=6)
-    diagnostic = torch.randn(2, 3, 256, 15).softmax(-1).double()
+    maps, output = softmax_maps(256, seed=6), attention_output(256, seed=6)
+    same_everywhere = torch.arange(7.0)  # varies over the channels, so no LayerNorm hides it
+    paper = SASSettings(mode=SASMode.PAPER)
 
-    projected = explicit_projector(maps, torch.tensor(1e-6).expand(2, 3)) @ diagnostic
+    plain = suppress(output, maps, len(CLASSES), paper)
+    shifted = suppress(output + same_everywhere, maps, len(CLASSES), paper)
 
-    assert projected.sum(-1).abs().max() < 1e-3
+    torch.testing.assert_close(shifted, plain, atol=2e-2, rtol=0)
+
+
+@pytest.mark.parametrize("cap", [0.0, 0.9 / 64])
+def test_rank_cap_below_one_direction_removes_nothing(cap: float) -> None:
+    maps, output = softmax_maps(64, seed=13), attention_output(64, seed=13)
+
+    kept = suppress(output, maps, len(CLASSES), SASSettings(rank_cap=cap))
+
+    torch.testing.assert_close(kept, output)
 
 
 def test_rank_cap_removes_only_the_strongest_directions() -> None:
@@ -163,9 +192,26 @@ def test_paper_mode_refuses_as_many_classes_as_locations() -> None:
         suppress(output, maps, len(CLASSES), SASSettings(mode=SASMode.PAPER))
 
 
-def test_strength_outside_0_to_1_is_an_error() -> None:
-    with pytest.raises(OptionError, match=r"1\.5 is outside"):
-        SASSettings(strength=1.5)
+@pytest.mark.parametrize("name", ["strength", "rank_cap"])
+@pytest.mark.parametrize("value", [-0.1, 1.5])
+def test_a_setting_outside_0_to_1_is_an_error(name: str, value: float) -> None:
+    with pytest.raises(OptionError, match=rf"{value} is outside \[0, 1\]"):
+        SASSettings(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"findings_weight": 0.9}, "findings weight 0.9 is below 1"),
+        ({"attribute_weight": 1.1}, "attribute weight 1.1 is outside"),
+        ({"interval": (0.8, 0.2)}, "not ordered within"),
+        ({"interval": (-0.1, 0.5)}, "not ordered within"),
+        ({"interval": (0.5, 1.1)}, "not ordered within"),
+    ],
+)
+def test_guidance_out_of_range_is_an_error(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        Guidance(**settings)
 
 
 def test_gradients_are_finite_through_both_forms() -> None:

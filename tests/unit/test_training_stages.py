@@ -2,92 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from peft.utils import get_peft_model_state_dict
 from privdiff_training.assemble import BundleConfig, assemble_bundle
 from privdiff_training.loop import Stage, train
-from privdiff_training.stages.registry import STAGES, build_stage
+from privdiff_training.sampling import Step
+from privdiff_training.stages.registry import build_stage
 from safetensors.torch import load_file
 
 from privdiff_infer.errors import BundleError, CohortError, ConfigError
 from privdiff_infer.model.autoencoder import RadiographAutoencoder
+from privdiff_infer.model.conditioning import Condition
 from privdiff_infer.model.critics import RadiographReader
-from privdiff_infer.pipeline import PrivDiffPipeline
-from privdiff_infer.vocabulary import FINDING_TOKENS, Profile
-from tests.unit.cohort_factory import write_cohort
-from tests.unit.tiny import SIZE, TINY_RESNET, TINY_UNET, generators, images
-
-LATENT: dict[str, Any] = {"latent_versions": 2, "batch_size": 4}
-STAGE_KEYS: dict[str, dict[str, Any]] = {
-    "autoencoder": {
-        "batch_size": 4,
-        "latent_channels": 4,
-        "block_out_channels": [8, 8, 8],
-        "crop_size": 32,
-        "adversarial_weight": 0.1,
-        "feature_weight": 0.1,
-        "adversarial_first_step": 1,
-    },
-    "identity": {
-        "batch_size": 4,
-        "backbone": TINY_RESNET,
-        "critic_image_size": 32,
-        "embedding_dim": 8,
-        "prototypes": 4,
-    },
-    "reader": {"batch_size": 8, "backbone": TINY_RESNET, "critic_image_size": 32},
-    "diffusion": {**LATENT, "unet": TINY_UNET},
-    "suppression": {**LATENT, "rank": 2, "adversarial_rows": 2},
-    "distillation": {**LATENT, "rank": 2},
-}
-
-
-def plain(value: Any) -> Any:
-    """Turn tuples into lists, which YAML can hold."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-class Workshop:
-    """A folder with a cohort, configurations and the bundle that is being built."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.bundle = root / "bundle"
-        self.manifest = write_cohort(root)
-
-    def config(self, stage: str, **changes: Any) -> Path:
-        data = {
-            "manifest": str(self.manifest),
-            "image_size": SIZE,
-            "cache_dir": str(self.root / "cache"),
-        }
-        keys = {"stage": stage, "steps": 3, "checkpoint_every": 2, "data": data}
-        path = self.root / f"{stage}.yaml"
-        path.write_text(yaml.safe_dump(plain({**keys, **STAGE_KEYS[stage], **changes})))
-        return path
-
-    def stage(self, name: str, **changes: Any) -> Stage[Any]:
-        return build_stage(name, self.config(name, **changes), self.bundle, None)
-
-    def train(self, name: str, run: str = "run", **changes: Any) -> None:
-        train(self.stage(name, **changes), self.root / run / name, self.bundle)
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    """A workshop in which every stage has run once."""
-    workshop = Workshop(tmp_path_factory.mktemp("workshop"))
-    for name in STAGES:
-        if name in STAGE_KEYS:
-            workshop.train(name)
-    return workshop
+from privdiff_infer.model.denoiser import ADAPTER_WEIGHTS
+from privdiff_infer.pipeline import ADAPTERS, PrivDiffPipeline
+from privdiff_infer.vocabulary import FINDING_TOKENS, Branch, FindingState, Profile
+from tests.unit.tiny import SIZE, TINY_UNET, generators, images
+from tests.unit.workshop import STAGE_KEYS, Workshop, step_of, weights
 
 
 def test_the_stages_build_a_bundle_that_anonymizes(built: Workshop, tmp_path: Path) -> None:
@@ -129,26 +68,23 @@ def stop_at(stage: Stage[Any], step: int) -> None:
     stage.loss = loss  # type: ignore[method-assign]
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return {
-        f"{path.parent.name}/{name}": weight
-        for path in sorted(folder.rglob("*.safetensors"))
-        for name, weight in load_file(path).items()
-    }
+LITERAL = {"spg_mode": "paper", "adapter": "paper"}
 
 
-@pytest.mark.parametrize("name", sorted(STAGE_KEYS))
+@pytest.mark.parametrize(
+    ("name", "changes"), [*((name, {}) for name in sorted(STAGE_KEYS)), ("suppression", LITERAL)]
+)
 def test_a_resumed_run_equals_an_uninterrupted_one(
-    built: Workshop, tmp_path: Path, name: str
+    built: Workshop, tmp_path: Path, name: str, changes: dict[str, Any]
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train(built.stage(name, steps=5), tmp_path / "run-1", whole)
-    interrupted = built.stage(name, steps=5)
+    train(built.stage(name, steps=5, **changes), tmp_path / "run-1", whole)
+    interrupted = built.stage(name, steps=5, **changes)
     stop_at(interrupted, step=3)
 
     with pytest.raises(Stopped):
         train(interrupted, tmp_path / "run-2", parts)
-    train(built.stage(name, steps=5), tmp_path / "run-2", parts)
+    train(built.stage(name, steps=5, **changes), tmp_path / "run-2", parts)
 
     expected, actual = weights(whole), weights(parts)
     assert expected.keys() == actual.keys()
@@ -165,6 +101,117 @@ def test_training_changes_the_weights(built: Workshop, tmp_path: Path) -> None:
     assert any(not torch.equal(short[key], long[key]) for key in short)
 
 
+@pytest.fixture
+def other_precision() -> Iterator[None]:
+    """Let accelerate, which fixes the precision once per process, take another one."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_bf16_computes_roughly_the_same_and_keeps_float32_weights(
+    built: Workshop, tmp_path: Path, other_precision: None
+) -> None:
+    stage = built.stage("diffusion", steps=2, mixed_precision="bf16")
+    start = {name: weight.clone() for name, weight in stage.networks["denoiser"].named_parameters()}
+    losses = []
+    original: Callable[..., Any] = stage.loss
+
+    def loss(player: str, step: Step) -> Any:
+        value, figures = original(player, step)
+        losses.append(value.item())
+        return value, figures
+
+    exact = original("denoiser", step_of(stage, "denoiser"))[0].item()
+    stage.loss = loss  # type: ignore[method-assign]
+    train(stage, tmp_path / "run", tmp_path / "bundle")
+
+    assert losses[0] == pytest.approx(exact, rel=2e-2)
+    assert losses[0] != exact
+    trained = weights(tmp_path / "bundle" / "denoiser")
+    assert {weight.dtype for weight in trained.values()} == {torch.float32}
+    assert all(weight.isfinite().all() for weight in trained.values())
+    assert any(not torch.equal(trained[f"denoiser/{name}"], start[name]) for name in start)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_the_loss_of_the_paper_is_the_plain_squared_error_of_the_guided_prediction(
+    built: Workshop, prediction_type: str
+) -> None:
+    stage = built.stage(
+        "suppression", schedule={"prediction_type": prediction_type}, batch_size=32, **LITERAL
+    )
+    parts = {"phi": -0.3, "diagnostic": 0.5, "sensitive": 0.9}
+
+    def predict(noisy: torch.Tensor, _: Any, condition: Condition, __: Any) -> torch.Tensor:
+        unknown = (condition.findings == FindingState.UNKNOWN).all(dim=1)
+        is_phi = unknown & (condition.branch == Branch.FINDINGS)
+        part = torch.where(
+            condition.branch == Branch.FINDINGS, parts["diagnostic"], parts["sensitive"]
+        )
+        part = torch.where(is_phi, parts["phi"], part)
+        return noisy * part[:, None, None, None]
+
+    stage.networks["denoiser"] = predict  # type: ignore[assignment]
+    loss, _ = stage.loss("denoiser", step_of(stage, "denoiser"))
+
+    latents, noise, timesteps = stage._noised(step_of(stage, "denoiser"))  # type: ignore[attr-defined]
+    noisy = stage.scheduler.add_noise(latents, noise, timesteps)  # type: ignore[attr-defined]
+    w_diag, w_s = stage.config.findings_weight, stage.config.attribute_weight
+    weight = parts["phi"] + w_diag * (parts["diagnostic"] - parts["phi"])
+    weight -= w_s * (parts["sensitive"] - parts["phi"])
+    signal = stage.scheduler.alphas_cumprod[timesteps][:, None, None, None]  # type: ignore[attr-defined]
+    velocity = signal.sqrt() * noise - (1 - signal).sqrt() * latents
+    target = noise if prediction_type == "epsilon" else velocity
+    torch.testing.assert_close(loss, (weight * noisy - target).square().mean())
+
+
+@pytest.mark.parametrize("name", ["suppression", "distillation"])
+def test_a_leg_starts_from_the_adapter_of_a_bundle(built: Workshop, name: str) -> None:
+    stage = built.stage(name, init_from=built.bundle)
+
+    adapter, denoiser = stage.config.adapter, stage.networks["denoiser"]
+    stored = load_file(built.bundle / ADAPTERS / adapter / ADAPTER_WEIGHTS)
+    started = get_peft_model_state_dict(denoiser.unet, adapter_name=adapter)
+    assert started.keys() == stored.keys()
+    assert all(torch.equal(started[key], weight) for key, weight in stored.items())
+    trainable = {key for key, weight in denoiser.named_parameters() if weight.requires_grad}
+    assert len(trainable) == len(stored)
+    assert all("lora_" in key for key in trainable)
+
+
+def test_an_adapter_of_another_rank_is_an_error(built: Workshop) -> None:
+    with pytest.raises(ConfigError, match=r"rank: 3, but the adapter fast .* has the rank 2"):
+        built.stage("distillation", init_from=built.bundle, rank=3)
+
+
+def test_an_export_that_fails_leaves_the_component_as_it_was(
+    built: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(built.bundle / "reader", bundle / "reader")
+
+    def half(_: RadiographReader, folder: Path) -> None:
+        (folder / "config.json").write_text("{}")
+        raise Stopped
+
+    monkeypatch.setattr(RadiographReader, "save_pretrained", half)
+    with pytest.raises(Stopped):
+        built.stage("reader").export(bundle)
+    monkeypatch.undo()
+
+    expected = weights(built.bundle / "reader")
+    assert all(torch.equal(weights(bundle / "reader")[key], expected[key]) for key in expected)
+    RadiographReader.from_pretrained(bundle / "reader")
+
+
+def test_suppression_without_decoded_rows_has_no_adversary(built: Workshop) -> None:
+    stage = built.stage("suppression", adversarial_rows=0)
+
+    assert [player.name for player in stage.players()] == ["denoiser"]
+    assert stage.loss("denoiser", step_of(stage, "denoiser"))[0].isfinite()
+
+
 def test_a_leg_starts_from_the_weights_of_a_bundle(built: Workshop) -> None:
     config = built.config("reader")
 
@@ -173,6 +220,16 @@ def test_a_leg_starts_from_the_weights_of_a_bundle(built: Workshop) -> None:
     stored = load_file(built.bundle / "reader" / "diffusion_pytorch_model.safetensors")
     started = stage.networks["reader"].state_dict()
     assert all(torch.equal(started[key], weight) for key, weight in stored.items())
+
+
+def test_a_batch_that_cannot_be_divided_among_the_processes_is_an_error(
+    built: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = built.stage("reader")
+    monkeypatch.setattr(Accelerator, "num_processes", 3)
+
+    with pytest.raises(ConfigError, match="batch_size: 8 rows cannot be divided among 3 processes"):
+        train(stage, tmp_path / "run", tmp_path / "bundle")
 
 
 def test_a_frozen_encoder_keeps_the_latents_of_the_first_leg(
@@ -206,6 +263,37 @@ def test_an_unknown_key_is_an_error_that_names_it(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match=r"reader\.yaml: learning_rat: .*"):
         workshop.stage("reader", learning_rat=0.1)
+
+
+def test_an_unknown_argument_of_the_unet_is_an_error_that_names_it(tmp_path: Path) -> None:
+    workshop = Workshop(tmp_path)
+
+    with pytest.raises(ConfigError, match=r"diffusion\.yaml: unet: .* no argument 'chanels'"):
+        workshop.stage("diffusion", unet={**TINY_UNET, "chanels": 4})
+
+
+def test_a_transformers_backbone_without_an_encoder_is_an_error_that_says_what_it_needs(
+    tmp_path: Path,
+) -> None:
+    workshop = Workshop(tmp_path)
+
+    with pytest.raises(ConfigError, match=r"reader\.yaml: backbone: .* needs `pretrained`"):
+        workshop.stage("reader", backbone={"kind": "transformers"})
+
+
+def test_a_backbone_that_is_no_mapping_is_an_error(tmp_path: Path) -> None:
+    workshop = Workshop(tmp_path)
+
+    with pytest.raises(ConfigError, match=r"reader\.yaml: backbone: "):
+        workshop.stage("reader", backbone="resnet")
+
+
+def test_a_configuration_in_another_encoding_is_an_error_that_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "reader.yaml"
+    path.write_bytes("stage: reader  # größer\n".encode("latin-1"))
+
+    with pytest.raises(ConfigError, match="no UTF-8 text; save the file as UTF-8"):
+        build_stage("reader", path, tmp_path, None)
 
 
 def test_an_unknown_stage_is_an_error_that_lists_the_stages(tmp_path: Path) -> None:

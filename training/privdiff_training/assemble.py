@@ -11,8 +11,6 @@ from typing import Any
 import torch
 from diffusers import DDPMScheduler
 from pydantic import Field
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from privdiff_infer.errors import BundleError
 from privdiff_infer.model.bundle import (
@@ -24,12 +22,13 @@ from privdiff_infer.model.bundle import (
     file_sha256,
 )
 from privdiff_infer.model.critics import IdentityEmbedder, RadiographReader
-from privdiff_infer.model.denoiser import ADAPTER_WEIGHTS, PrivDiffDenoiser
+from privdiff_infer.model.denoiser import PrivDiffDenoiser, read_adapter, write_adapter
 from privdiff_infer.model.stable_diffusion import load_autoencoder
 from privdiff_infer.pipeline import ADAPTERS, PrivDiffPipeline
 from privdiff_infer.vocabulary import Profile
 from privdiff_training.config import Strict
 from privdiff_training.evaluation.sweep import measured_points
+from privdiff_training.whole_folder import whole_folder
 
 
 class BundleConfig(Strict):
@@ -60,7 +59,7 @@ class BundleConfig(Strict):
 
 
 def assemble_bundle(components: Path, config: BundleConfig, output: Path) -> BundleMetadata:
-    """Write a bundle with float16 weights, hashes and a model card.
+    """Write a bundle with float16 weights, hashes and a model card; equal input gives equal bytes.
 
     Parameters
     ----------
@@ -76,17 +75,14 @@ def assemble_bundle(components: Path, config: BundleConfig, output: Path) -> Bun
     BundleError
         If a component is missing or its weights do not fit.
     """
-    partial = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    _pipeline(components).to(torch.float16).save_pretrained(partial)
-    for adapter in sorted((components / ADAPTERS).glob("*")):
-        _halve_adapter(adapter, partial / ADAPTERS / adapter.name)
-    shutil.copy(config.model_card, partial / "README.md")
-    metadata = write_metadata(partial, config.metadata())
-    if output.exists():
-        shutil.rmtree(output)
-    os.replace(partial, output)
-    return metadata
+    with whole_folder(output) as partial:
+        _pipeline(components).to(torch.float16).save_pretrained(partial)
+        for component in partial.glob("*/config.json"):
+            _forget_origin(component)
+        for adapter in sorted((components / ADAPTERS).glob("[!.]*")):
+            _halve_adapter(adapter, partial / ADAPTERS / adapter.name)
+        shutil.copy(config.model_card, partial / "README.md")
+        return write_metadata(partial, config.metadata())
 
 
 def write_metadata(bundle: Path, fields: dict[str, Any]) -> BundleMetadata:
@@ -117,9 +113,13 @@ def _pipeline(components: Path) -> PrivDiffPipeline:
     )
 
 
+def _forget_origin(config: Path) -> None:
+    """Remove the folder that a component was loaded from, which diffusers writes down."""
+    content = json.loads(config.read_text(encoding="utf-8"))
+    content.pop("_name_or_path", None)
+    config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def _halve_adapter(source: Path, target: Path) -> None:
-    with safe_open(source / ADAPTER_WEIGHTS, framework="pt") as file:
-        weights = {name: file.get_tensor(name).half() for name in file.keys()}
-        metadata = file.metadata()
-    target.mkdir(parents=True)
-    save_file(weights, target / ADAPTER_WEIGHTS, metadata=metadata)
+    weights, config = read_adapter(source)
+    write_adapter({name: weight.half() for name, weight in weights.items()}, config, target)

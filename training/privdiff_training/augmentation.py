@@ -1,4 +1,4 @@
-"""Augmentation of training images by MONAI transforms, reproducible from a step's generator."""
+"""Augmentation of training images by MONAI transforms, reproducible from one seed per image."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from monai.transforms import (
     RandHistogramShift,
     RandScaleIntensity,
 )
+from monai.utils import convert_to_tensor
 from torch import Tensor
 
 
@@ -52,9 +53,25 @@ class Augmentation:
             ]
         self.transforms = Compose(transforms)
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return augmented images of shape (n, 1, h, w), float32 in [0, 1]."""
-        seed = int(torch.randint(2**31, (), generator=generator))
+    def __call__(self, images: Tensor, seeds: Tensor) -> Tensor:
+        """Return augmented images, each by its own seed, so that no batch changes another's.
+
+        Parameters
+        ----------
+        images
+            Shape (n, 1, h, w), float32 in [0, 1].
+        seeds
+            Shape (n,), int64 in [0, 2**31).
+
+        Returns
+        -------
+        Tensor
+            Same shape, range and device as `images`; the transforms work on the CPU.
+        """
+        pairs = zip(images.cpu(), seeds.tolist(), strict=True)
+        augmented = torch.stack([self._augmented(image, seed) for image, seed in pairs])
+        return augmented.clamp(0, 1).to(images.device)
+
+    def _augmented(self, image: Tensor, seed: int) -> Tensor:
         self.transforms.set_random_state(seed=seed)
-        augmented = [torch.as_tensor(self.transforms(image)) for image in images]
-        return torch.stack(augmented).clamp(0, 1)
+        return convert_to_tensor(self.transforms(image))  # without the metadata that MONAI tracks

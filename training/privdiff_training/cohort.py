@@ -82,13 +82,16 @@ def read_manifest(path: Path) -> Cohort:
     Raises
     ------
     CohortError
-        If the file or a required column is missing, a finding, sex or age is not understood, or a
-        patient has images in more than one split.
+        If the file or a required column is missing, the file is no UTF-8 text, a finding, sex or
+        age is not understood, or a patient has images in more than one split.
     """
     if not path.is_file():
         raise CohortError(f"manifest {path} does not exist", "name an existing CSV file")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        records = list(csv.DictReader(file))
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            records = list(csv.DictReader(file))
+    except UnicodeDecodeError as error:
+        raise CohortError(f"manifest {path} is no UTF-8 text", "save the file as UTF-8") from error
     if not records:
         raise CohortError(f"manifest {path} has no rows", "list at least one image")
     _require_columns(set(records[0]))

@@ -111,6 +111,8 @@ def load_config(path: Path, config_class: type[ConfigT]) -> ConfigT:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read as YAML", "check path and syntax") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no UTF-8 text", "save the file as UTF-8") from error
     try:
         return config_class.model_validate(content)
     except ValidationError as error:

@@ -42,12 +42,28 @@ def load_images(cohort: Cohort, size: int, cache_dir: Path) -> torch.Tensor:
     CohortError
         If an image cannot be read.
     """
-    names = "\n".join(str(row.image) for row in cohort)
-    key = hashlib.sha256(f"{PREPARATION}:{size}:{cohort.root}:{names}".encode()).hexdigest()
-    path = cache_dir / f"images-{size}-{key[:16]}.npy"
+    path = cache_dir / f"images-{size}-{_key(cohort, size)}.npy"
     if not path.exists():
         _prepare(cohort, size, path)
     return torch.from_numpy(np.load(path, mmap_mode="c"))
+
+
+def _key(cohort: Cohort, size: int) -> str:
+    """Return a name for the prepared pixels that changes with every image file."""
+    files = "\n".join(_stamp(cohort.root, row.image) for row in cohort)
+    text = f"{PREPARATION}:{size}:{cohort.root}:{files}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _stamp(root: Path, image: Path) -> str:
+    # Size and time tell a changed file from the old one without reading the whole cohort.
+    try:
+        facts = (root / image).stat()
+    except OSError as error:
+        raise CohortError(
+            f"image {image} cannot be read", "check the manifest's paths and permissions"
+        ) from error
+    return f"{image}:{facts.st_size}:{facts.st_mtime_ns}"
 
 
 def _prepare(cohort: Cohort, size: int, path: Path) -> None:

@@ -14,25 +14,29 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def impostors(radiographs: Tensor, generator: torch.Generator) -> Tensor:
-    """Return one impostor per radiograph.
+def impostors(radiographs: Tensor, seeds: Tensor) -> Tensor:
+    """Return one impostor per radiograph, each of a random kind and by its own seed.
 
     Parameters
     ----------
     radiographs
         Shape (n, 1, s, s), float in [0, 1].
-    generator
-        Source of all choices.
+    seeds
+        Shape (n,), int64 in [0, 2**31).
 
     Returns
     -------
     Tensor
-        Same shape and range.
+        Same shape, range and device; impostors are drawn on the CPU.
     """
+    pairs = zip(radiographs.cpu(), seeds.tolist(), strict=True)
+    made = [_impostor(image, torch.Generator().manual_seed(seed)) for image, seed in pairs]
+    return torch.stack(made).clamp(0, 1).to(radiographs.device) if made else radiographs
+
+
+def _impostor(radiograph: Tensor, generator: torch.Generator) -> Tensor:
     makers = list(KINDS.values())
-    kinds = torch.randint(len(makers), (len(radiographs),), generator=generator).tolist()
-    made = [makers[kind](image, generator) for kind, image in zip(kinds, radiographs, strict=True)]
-    return torch.stack(made).clamp(0, 1) if made else radiographs
+    return makers[_draw(len(makers), generator)](radiograph, generator)
 
 
 def _turned(image: Tensor, generator: torch.Generator) -> Tensor:

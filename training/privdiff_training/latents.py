@@ -14,7 +14,7 @@ from torch import Tensor
 from privdiff_infer.model.autoencoder import RadiographAutoencoder
 from privdiff_infer.model.stable_diffusion import KLAutoencoder
 from privdiff_training.augmentation import Augmentation
-from privdiff_training.sampling import generator_for
+from privdiff_training.sampling import generator_for, row_seeds
 from privdiff_training.stages.data import TrainingImages
 
 
@@ -33,10 +33,11 @@ def load_latents(
     Returns
     -------
     Tensor
-        Shape (versions, images, channels, h, w), float16.
+        Shape (versions, images, channels, h, w), float16, in host memory.
     """
     path = cache_dir / f"latents-{_key(autoencoder, images, versions, seed)}.safetensors"
     if not path.exists():
+        autoencoder.to(images.device)
         encoded = torch.stack(
             [_encode(autoencoder, images, version, seed) for version in range(versions)]
         )
@@ -61,9 +62,9 @@ def _encode(
         total=-(-len(images.pixels) // 32),
     )
     for number, plain in batches:
-        generator = generator_for(seed, "latents", version, number)
-        batch = augmentation(plain, generator) if version else plain
-        encoded.append(autoencoder.encode(batch).half())
+        seeds = row_seeds(len(plain), generator_for(seed, "latents", version, number))
+        batch = augmentation(plain, seeds) if version else plain
+        encoded.append(autoencoder.encode(batch).half().cpu())
     return torch.cat(encoded)
 
 
@@ -73,12 +74,12 @@ def _key(
     versions: int,
     seed: int,
 ) -> str:
-    digest = hashlib.sha256(f"latents-v1:{versions}:{seed}".encode())
+    """Return a name for the latents that changes with the encoder and with every pixel."""
+    digest = hashlib.sha256(f"latents-v2:{versions}:{seed}:{images.pixels.shape}".encode())
     for name, weight in sorted(autoencoder.state_dict().items()):
         if not name.startswith(
             ("decoder.", "synthesis.")
         ):  # a sharper decoder leaves the latents as they are
             digest.update(weight.cpu().numpy().tobytes())
-    for row in images.cohort:
-        digest.update(str(row.image).encode())
+    digest.update(images.pixels.numpy().data)
     return digest.hexdigest()[:16]

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from rich.progress import (
@@ -25,8 +26,11 @@ from rich.progress import (
 )
 from torch import Tensor, nn
 
+from privdiff_infer.errors import ConfigError
 from privdiff_training.config import StageConfig
+from privdiff_training.run_record import RunRecord
 from privdiff_training.sampling import Share, Step, batch_rows, generator_for
+from privdiff_training.stages.data import TrainingImages
 
 logger = logging.getLogger(__name__)
 
@@ -47,20 +51,30 @@ StageConfigT = TypeVar("StageConfigT", bound=StageConfig)
 class Stage(ABC, Generic[StageConfigT]):
     """What one stage of training computes; the loop does the rest.
 
-    `networks` are trained and checkpointed; frozen networks are plain attributes of the stage,
-    which moves them to its device itself.
+    Attributes
+    ----------
+    config
+        Of the stage.
+    networks
+        What is trained and checkpointed; frozen networks are plain attributes of the stage.
+    images
+        The cohort, in host memory.
+    started_from
+        SHA-256 of the weights that the stage started from; None if from random ones.
     """
 
     config: StageConfigT
     networks: dict[str, nn.Module]
+    images: TrainingImages
+    started_from: str | None = None
 
     @abstractmethod
     def players(self) -> tuple[Player, ...]:
         """Return the players in the order in which they move in every step."""
 
-    @abstractmethod
     def shares(self) -> list[Share]:
         """Return the groups of training rows and their parts of a batch."""
+        return self.images.shares
 
     @abstractmethod
     def loss(self, player: str, step: Step) -> tuple[Tensor, Mapping[str, float]]:
@@ -71,7 +85,8 @@ class Stage(ABC, Generic[StageConfigT]):
         """Write the trained (EMA) weights to `folder`; called with EMA weights in `networks`."""
 
     def to(self, device: torch.device) -> None:
-        """Move frozen networks and cached data to `device`."""
+        """Move frozen networks to `device`, and from now on what a step picks of the cohort."""
+        self.images.device = device
         for value in vars(self).values():
             if isinstance(value, nn.Module):
                 value.to(device)
@@ -95,8 +110,20 @@ def train(stage: Stage[Any], run_dir: Path, export_to: Path) -> None:
 
     The run continues from the last complete checkpoint in `run_dir`, with the same result as if it
     had not been interrupted.
+
+    Raises
+    ------
+    ConfigError
+        If `run_dir` has a checkpoint of a run with another configuration or other first weights,
+        or the batch cannot be divided among the processes.
     """
     _Run(stage, run_dir).train(export_to)
+
+
+# A step runs the branches that it drew, so not every parameter has a gradient. Buffers stay with
+# their process: up to torch 2.12, copying those of the first one between two calls of a network
+# with batch normalisation, as for the images of a pair, spoils the gradient of the first call.
+DISTRIBUTION = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
 
 
 class _Run:
@@ -109,8 +136,12 @@ class _Run:
         self.config = config
         self.run_dir = run_dir
         self.accelerator = Accelerator(
-            mixed_precision=config.mixed_precision, log_with="tensorboard", project_dir=run_dir
+            mixed_precision=config.mixed_precision,
+            log_with="tensorboard",
+            project_dir=run_dir,
+            kwargs_handlers=[DISTRIBUTION],
         )
+        self._check_batch()
         self.position = _Position()
         self.players = stage.players()
         self.shares = stage.shares()
@@ -140,7 +171,7 @@ class _Run:
         self.accelerator.init_trackers(config.stage)
 
     def train(self, export_to: Path) -> None:
-        self._load_checkpoint()
+        self._continue()
         with self._progress() as progress:
             task = progress.add_task(
                 self.config.stage, total=self.config.steps, completed=self.position.step, note=""
@@ -156,6 +187,15 @@ class _Run:
                     self._save_checkpoint()
         self._export(export_to)
         self.accelerator.end_training()
+
+    def _check_batch(self) -> None:
+        processes = self.accelerator.num_processes
+        if self.config.batch_size % processes:
+            raise ConfigError(
+                f"batch_size: {self.config.batch_size} rows cannot be divided among {processes} "
+                "processes",
+                "choose a multiple",
+            )
 
     def _optimizer(self, player: Player) -> Any:
         parameters = [
@@ -205,14 +245,24 @@ class _Run:
             network.zero_grad(set_to_none=True)
 
     def _log(self, figures: Mapping[str, float]) -> None:
-        if self.position.step % self.config.log_every == 0:
-            self.accelerator.log(dict(figures), step=self.position.step)
-            logger.info("%s step %d: %s", self.config.stage, self.position.step, dict(figures))
+        if self.position.step % self.config.log_every:
+            return
+        figures = self._of_all_processes(figures)
+        self.accelerator.log(figures, step=self.position.step)
+        if self.accelerator.is_main_process:
+            logger.info("%s step %d: %s", self.config.stage, self.position.step, figures)
+
+    def _of_all_processes(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """Return the means over the parts of the batch."""
+        values = torch.tensor(list(figures.values()), device=self.accelerator.device)
+        means = self.accelerator.reduce(values, reduction="mean").tolist()
+        return dict(zip(figures, means, strict=True))
 
     def _save_checkpoint(self) -> None:
         """Write a new folder, then point LATEST at it: a kill leaves the old one whole."""
         name = f"checkpoint-{self.position.step}"
         self.accelerator.save_state(str(self.run_dir / name))
+        self.accelerator.wait_for_everyone()  # every process writes a part of the checkpoint
         if not self.accelerator.is_main_process:
             return
         pointer = self.run_dir / "LATEST"
@@ -223,13 +273,18 @@ class _Run:
             if old.name != name:
                 shutil.rmtree(old)
 
-    def _load_checkpoint(self) -> None:
+    def _continue(self) -> None:
+        """Load the last complete checkpoint, if it is one of this very run."""
+        record = RunRecord.of(self.config, self.stage.started_from)
         pointer = self.run_dir / "LATEST"
-        if not pointer.exists():
-            return
-        name = pointer.read_text(encoding="utf-8")
-        self.accelerator.load_state(str(self.run_dir / name))
-        logger.info("resumed %s from %s", self.config.stage, name)
+        if pointer.exists():
+            record.refuse_another(self.run_dir)
+            name = pointer.read_text(encoding="utf-8")
+            self.accelerator.load_state(str(self.run_dir / name))
+            logger.info("resumed %s from %s", self.config.stage, name)
+        self.accelerator.wait_for_everyone()  # all have compared before the record changes
+        if self.accelerator.is_main_process:
+            record.write(self.run_dir)
 
     def _export(self, folder: Path) -> None:
         if not self.accelerator.is_main_process:

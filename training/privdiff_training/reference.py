@@ -42,7 +42,8 @@ def _section(title: str, model: type[BaseModel]) -> str:
     lines = ["", f"## {title}", "", "| key | type | default | |", "|---|---|---|---|"]
     for name, field in model.model_fields.items():
         default = "" if field.default is PydanticUndefined else f"`{_plain(field.default)}`"
-        lines.append(f"| `{name}` | {_kind(field)} | {default} | {field.description or ''} |")
+        description = _in_a_cell(field.description or "")
+        lines.append(f"| `{name}` | {_kind(field)} | {default} | {description} |")
     return "\n".join(lines) + "\n"
 
 
@@ -51,7 +52,11 @@ def _kind(field: FieldInfo) -> str:
     if isinstance(annotation, type) and not get_args(annotation):
         return annotation.__name__
     without_modules = re.sub(r"\b[a-z_]+(\.[a-z_]+)*\.(?=[A-Z])", "", str(annotation))
-    return without_modules.replace("|", "\\|")
+    return _in_a_cell(without_modules)
+
+
+def _in_a_cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def _plain(value: object) -> str:

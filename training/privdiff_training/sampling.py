@@ -17,12 +17,21 @@ def generator_for(seed: int, *labels: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(state)
 
 
+def row_seeds(count: int, generator: torch.Generator) -> Tensor:
+    """Return one seed per row, shape (count,), int64 in [0, 2**31)."""
+    return torch.randint(2**31, (count,), generator=generator)
+
+
 @dataclass(frozen=True)
 class Step:
     """One step of training as a stage sees it.
 
-    Everything random is drawn for the *global* batch from `generator` and then cut to this process
-    by `local`: the number of processes does not change the loss curve.
+    Everything random is drawn for the *global* batch from `generator`, or from one of its `seeds`
+    per row, and then cut to this process by `local`: the number of processes does not change what
+    a row sees. Where the loss is a mean over rows that do not see each other (`diffusion`,
+    `distillation`), it does not change the loss curve either. Elsewhere each process has its own
+    part of what is shared between rows: batch normalisation, the other patients of a contrastive
+    loss, the number of known labels that a loss is divided by.
     """
 
     index: int
@@ -32,8 +41,19 @@ class Step:
     num_processes: int = 1
 
     def local(self, batch: Tensor) -> Tensor:
-        """Return this process's part of a tensor whose first dimension is the global batch."""
-        return batch.tensor_split(self.num_processes)[self.process_index]
+        """Return this process's part of a tensor whose first dimension is the global batch.
+
+        Every n-th row, so that all processes see the same mixture of sources.
+        """
+        return batch[self.process_index :: self.num_processes]
+
+    def local_count(self, count: int) -> int:
+        """Return how many of the first `count` rows of the global batch this process has."""
+        return len(range(self.process_index, count, self.num_processes))
+
+    def seeds(self) -> Tensor:
+        """Draw one seed per row; returns the local part."""
+        return self.local(row_seeds(len(self.rows), self.generator))
 
     def randn(self, *shape: int) -> Tensor:
         """Draw standard normal noise of `shape` (global batch first); returns the local part."""

@@ -16,6 +16,9 @@ from privdiff_training.evaluation.redraw import redraw
 from privdiff_training.evaluation.statistics import Estimate
 from privdiff_training.images import load_images
 
+EVALUATORS = Path(__file__).resolve().parents[2] / "evaluators"
+CACHE_DIR = Path("runs/cache")
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -57,8 +60,8 @@ def compare_bundles(
     new: Path,
     cohort: Cohort,
     *,
-    evaluators: Evaluators,
-    cache_dir: Path,
+    evaluators: Evaluators | None = None,
+    cache_dir: Path = CACHE_DIR,
     profiles: tuple[Profile, Profile] = (Profile.STANDARD, Profile.STANDARD),
     strengths: tuple[float | None, float | None] = (None, None),
     seed: int = 0,
@@ -75,7 +78,7 @@ def compare_bundles(
     cohort
         Images that neither bundle nor evaluators were trained on, of one data set.
     evaluators
-        Verifier and classifier.
+        Verifier and classifier; those of the checkout (``training/evaluators``) if None.
     cache_dir
         Where prepared and redrawn images are kept.
     profiles, strengths
@@ -89,9 +92,10 @@ def compare_bundles(
     CohortError
         If the cohort is empty or mixes data sets.
     OptionError
-        If the bundles differ in image size.
+        If the bundles differ in image size, or no evaluators are given and none are there.
     """
     _check(cohort)
+    evaluators = evaluators or _evaluators_of_the_checkout()
     infos = (read_bundle(old), read_bundle(new))
     if infos[0].metadata.image_size != infos[1].metadata.image_size:
         raise OptionError("the bundles differ in image size", "compare bundles of one size")
@@ -121,6 +125,15 @@ def compare_bundles(
         images=len(cohort),
         patients=measure.trial_of_findings.patients,
     )
+
+
+def _evaluators_of_the_checkout() -> Evaluators:
+    if not EVALUATORS.is_dir():
+        raise OptionError(
+            f"there are no evaluators in {EVALUATORS}, which is part of a checkout only",
+            "pass `evaluators`, loaded from a folder with `Evaluators.load`",
+        )
+    return Evaluators.load(EVALUATORS)
 
 
 def _check(cohort: Cohort) -> None:

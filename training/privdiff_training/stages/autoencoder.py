@@ -15,8 +15,9 @@ from torch.nn import functional
 from privdiff_infer.model.autoencoder import RadiographAutoencoder
 from privdiff_training.config import StageConfig
 from privdiff_training.loop import Player, Stage
-from privdiff_training.sampling import Share, Step
+from privdiff_training.sampling import Step
 from privdiff_training.stages.data import TrainingImages
+from privdiff_training.whole_folder import whole_folder
 
 
 class AutoencoderConfig(StageConfig):
@@ -73,9 +74,6 @@ class AutoencoderStage(Stage[AutoencoderConfig]):
         )
         return (generator, critic)
 
-    def shares(self) -> list[Share]:
-        return self.images.shares
-
     def loss(self, player: str, step: Step) -> tuple[Tensor, Mapping[str, float]]:
         crops = self._crops(step)
         noise_level = self.config.latent_noise * step.rand(len(step.rows), 1, 1, 1)
@@ -88,7 +86,8 @@ class AutoencoderStage(Stage[AutoencoderConfig]):
     def export(self, folder: Path) -> None:
         if not self.config.freeze_encoder:
             self._set_statistics()
-        self.autoencoder.save_pretrained(folder / "autoencoder")
+        with whole_folder(folder / "autoencoder") as partial:
+            self.autoencoder.save_pretrained(partial)
 
     def _set_statistics(self) -> None:
         autoencoder = self.autoencoder
@@ -106,7 +105,7 @@ class AutoencoderStage(Stage[AutoencoderConfig]):
             encoder_layers=config.encoder_layers,
             decoder_layers=config.decoder_layers,
         )
-        sample = torch.cat(list(self.images.batches(limit=256)))
+        sample = torch.cat(list(self.images.batches(limit=256))).cpu()
         autoencoder.start_from_components(sample)
         return autoencoder
 

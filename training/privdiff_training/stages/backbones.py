@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 from transformers import AutoConfig, AutoModel
+from typing_extensions import Self
 
 from privdiff_infer.errors import ConfigError
 from privdiff_infer.model.critics import IdentityEmbedder, RadiographReader
@@ -26,7 +27,9 @@ class BackboneConfig(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _complete(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def _complete(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values  # pydantic says what is wrong with it
         if values.get("kind", "resnet") == "resnet":
             return {"layers": (2, 2, 2, 2), "widths": (48, 96, 192, 384), **values}
         if values["kind"] == "densenet":
@@ -38,6 +41,15 @@ class BackboneConfig(Strict):
             config = AutoConfig.from_pretrained(folder, local_files_only=True)
             return {**values, "config": config.to_dict()}
         return values
+
+    @model_validator(mode="after")
+    def _has_an_encoder(self) -> Self:
+        if self.kind == "transformers" and not (self.config or {}).get("model_type"):
+            raise ValueError(
+                "kind transformers needs `pretrained`, the folder of an image encoder, or `config` "
+                "with its model_type"
+            )
+        return self
 
 
 def load_pretrained(critic: IdentityEmbedder | RadiographReader, folder: Path) -> None:

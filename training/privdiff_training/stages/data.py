@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 from torch import Tensor
 
 from privdiff_training.cohort import Cohort
@@ -18,7 +20,16 @@ from privdiff_training.sampling import Share
 class TrainingImages:
     """Rows of all sources, one after the other, with their pixels.
 
-    `pixels` has the shape (images, size, size) and the dtype uint8, 0 = black = air.
+    Attributes
+    ----------
+    cohort
+        Labels and names of all rows.
+    pixels
+        Shape (images, size, size), uint8, 0 = black = air; in host memory, which a cohort may fill.
+    shares
+        The rows of each source and their part of every batch.
+    device
+        Where the networks are; what a step picks is moved to it.
     """
 
     cohort: Cohort
@@ -36,10 +47,10 @@ class TrainingImages:
             shares.append(Share(torch.arange(first, first + len(source)), entry.share))
             first += len(source)
         pixels = load_images(cohort, config.image_size, config.cache_dir)
-        return cls(cohort, pixels, shares, torch.device("cpu"))
+        return cls(cohort, pixels, shares, process_device())
 
     def images(self, rows: Tensor) -> Tensor:
-        """Return images of shape (n, 1, size, size), float32 in [0, 1]."""
+        """Return images of shape (n, 1, size, size), float32 in [0, 1], on `device`."""
         return self.pixels[rows].unsqueeze(1).to(self.device).float() / 255
 
     def batches(self, limit: int | None = None, batch_size: int = 32) -> Iterator[Tensor]:
@@ -48,3 +59,9 @@ class TrainingImages:
         rows = torch.linspace(0, len(self.pixels) - 1, count).long()
         for part in rows.split(batch_size):
             yield self.images(part)
+
+
+def process_device() -> torch.device:
+    """Return where accelerate runs the networks of this process, before the loop has started it."""
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    return torch.device(state.device)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDPMScheduler, UNet2DConditionModel
 from diffusers.training_utils import compute_snr
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from privdiff_infer.model.autoencoder import RadiographAutoencoder
@@ -22,9 +23,10 @@ from privdiff_infer.vocabulary import Branch, FindingState
 from privdiff_training.config import StageConfig, Strict
 from privdiff_training.latents import load_latents
 from privdiff_training.loop import Player, Stage
-from privdiff_training.sampling import Share, Step
+from privdiff_training.sampling import Step
 from privdiff_training.stages.data import TrainingImages
 from privdiff_training.stages.reader import UNLABELLED, Labels
+from privdiff_training.whole_folder import whole_folder
 
 
 class ScheduleConfig(Strict):
@@ -90,6 +92,14 @@ class DiffusionConfig(LatentStageConfig):
         0.0, ge=0, description="Smallest size of the cross-attentions' gates when the leg starts."
     )
 
+    @field_validator("unet")
+    @classmethod
+    def _known_arguments(cls, unet: dict[str, Any]) -> dict[str, Any]:
+        unknown = unet.keys() - inspect.signature(UNet2DConditionModel).parameters.keys()
+        if unknown:
+            raise ValueError(f"UNet2DConditionModel has no argument {min(unknown)!r}")
+        return unet
+
 
 class DiffusionStage(Stage[DiffusionConfig]):
     """Denoising loss with one condition per row, all branches in one batch."""
@@ -104,17 +114,16 @@ class DiffusionStage(Stage[DiffusionConfig]):
         self.config = config
         self.scheduler = config.schedule.scheduler()
         self.data = LatentData.load(config, autoencoder, identity)
+        self.images = self.data.images
         torch.manual_seed(config.seed)
         prototypes = len(identity.prototypes)
+        self.autoencoder = autoencoder
         self.denoiser = initial or PrivDiffDenoiser(config.unet, identity_prototypes=prototypes)
         self.denoiser.open_gates(config.gate)
         self.networks = {"denoiser": self.denoiser}
 
     def players(self) -> tuple[Player, ...]:
         return (Player("denoiser", ("denoiser",), self.config.learning_rate),)
-
-    def shares(self) -> list[Share]:
-        return self.data.images.shares
 
     def loss(self, player: str, step: Step) -> tuple[Tensor, Mapping[str, float]]:
         rows = step.local(step.rows)
@@ -134,12 +143,17 @@ class DiffusionStage(Stage[DiffusionConfig]):
         return loss, {"denoising": loss.item()}
 
     def export(self, folder: Path) -> None:
-        self.denoiser.save_pretrained(folder / "denoiser")
-        self.scheduler.save_pretrained(folder / "scheduler")
+        if isinstance(self.autoencoder, KLAutoencoder):  # a base's own, which no stage trains
+            with whole_folder(folder / "autoencoder") as partial:
+                self.autoencoder.save_pretrained(partial)
+        with whole_folder(folder / "denoiser") as partial:
+            self.denoiser.save_pretrained(partial)
+        with whole_folder(folder / "scheduler") as partial:
+            self.scheduler.save_pretrained(partial)
 
 
 class LatentData:
-    """Cached latents with the labels of every branch."""
+    """Cached latents with the labels of every branch, in host memory."""
 
     def __init__(self, images: TrainingImages, latents: Tensor, prototypes: Tensor) -> None:
         self.images = images
@@ -159,17 +173,16 @@ class LatentData:
         latents = load_latents(
             autoencoder, images, config.latent_versions, config.latent_seed, config.data.cache_dir
         )
+        identity.to(images.device)
         with torch.no_grad():
-            prototypes = torch.cat(
-                [identity.nearest_prototype(batch) for batch in images.batches()]
-            )
-        return cls(images, latents, prototypes)
+            prototypes = [identity.nearest_prototype(batch).cpu() for batch in images.batches()]
+        return cls(images, latents, torch.cat(prototypes))
 
     def draw(self, step: Step) -> Tensor:
-        """Return a random version of each row's latent, shape (n, c, h, w), float32."""
+        """Return a random version of each row's latent on the device: (n, c, h, w), float32."""
         versions = torch.randint(len(self.latents), (len(step.rows),), generator=step.generator)
         chosen = self.latents[step.local(versions), step.local(step.rows)]
-        return chosen.float().to(self.images.device)
+        return chosen.to(self.images.device).float()
 
     def timesteps(self, step: Step, limit: int) -> Tensor:
         """Return one uniform timestep per row, stratified over the batch."""

@@ -17,10 +17,10 @@ from privdiff_infer.model.critics import IdentityEmbedder
 from privdiff_infer.model.denoiser import PrivDiffDenoiser
 from privdiff_infer.model.sas import SASSettings
 from privdiff_infer.model.stable_diffusion import KLAutoencoder
-from privdiff_infer.pipeline import ADAPTERS
 from privdiff_infer.vocabulary import SENSITIVE_BRANCHES
 from privdiff_training.loop import Player, Stage
-from privdiff_training.sampling import Share, Step
+from privdiff_training.sampling import Step
+from privdiff_training.stages.adapter import attach_adapter, export_adapter
 from privdiff_training.stages.diffusion import LatentData, LatentStageConfig
 from privdiff_training.stages.reader import UNLABELLED
 
@@ -50,22 +50,19 @@ class DistillationStage(Stage[DistillationConfig]):
         autoencoder: RadiographAutoencoder | KLAutoencoder,
         identity: IdentityEmbedder,
         denoiser: PrivDiffDenoiser,
+        initial: Path | None,
     ) -> None:
         self.config = config
         self.scheduler: DDPMScheduler = config.schedule.scheduler()
         self.data = LatentData.load(config, autoencoder, identity)
+        self.images = self.data.images
         torch.manual_seed(config.seed)
-        denoiser.add_adapter(config.adapter, config.rank)
-        denoiser.requires_grad_(False)
-        denoiser.activate_adapter(config.adapter)
+        attach_adapter(denoiser, config.adapter, config.rank, initial)
         self.denoiser = denoiser
         self.networks = {"denoiser": denoiser}
 
     def players(self) -> tuple[Player, ...]:
         return (Player("denoiser", ("denoiser",), self.config.learning_rate),)
-
-    def shares(self) -> list[Share]:
-        return self.data.images.shares
 
     def loss(self, player: str, step: Step) -> tuple[Tensor, Mapping[str, float]]:
         rows = step.local(step.rows)
@@ -80,8 +77,7 @@ class DistillationStage(Stage[DistillationConfig]):
         return loss, {"distillation": loss.item()}
 
     def export(self, folder: Path) -> None:
-        name = self.config.adapter
-        self.denoiser.save_adapter(name, folder / ADAPTERS / name)
+        export_adapter(self.denoiser, self.config.adapter, folder)
 
     @torch.no_grad()
     def _target(self, noisy: Tensor, timesteps: Tensor, rows: Tensor) -> Tensor:

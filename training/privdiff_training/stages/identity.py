@@ -20,6 +20,7 @@ from privdiff_training.loop import Player, Stage
 from privdiff_training.sampling import Share, Step
 from privdiff_training.stages.backbones import BackboneConfig, load_pretrained
 from privdiff_training.stages.data import TrainingImages
+from privdiff_training.whole_folder import whole_folder
 
 
 class IdentityConfig(StageConfig):
@@ -72,7 +73,7 @@ class IdentityStage(Stage[IdentityConfig]):
     def loss(self, player: str, step: Step) -> tuple[Tensor, Mapping[str, float]]:
         partners = self._partners(step)
         views = [
-            self.augmentation(self._small(step.local(rows)), step.generator)
+            self.augmentation(self._small(step.local(rows)), step.seeds())
             for rows in (step.rows, partners)
         ]
         embeddings = self.networks["identity"](torch.cat(views)).unflatten(0, (2, -1))
@@ -96,7 +97,8 @@ class IdentityStage(Stage[IdentityConfig]):
         # point up to the length of the centres, which the cosine ignores.
         prototypes = torch.as_tensor(centres.cluster_centers_, dtype=torch.float32)
         embedder.prototypes.copy_(functional.normalize(prototypes, dim=-1))
-        embedder.save_pretrained(folder / "identity")
+        with whole_folder(folder / "identity") as partial:
+            embedder.save_pretrained(partial)
 
     def _small(self, rows: Tensor) -> Tensor:
         size = self.config.critic_image_size
@@ -127,7 +129,7 @@ def _contrastive(embeddings: Tensor, units: list[str], temperature: float) -> Te
     """
     flat = embeddings.flatten(0, 1)
     number = {unit: index for index, unit in enumerate(dict.fromkeys(units))}
-    label = torch.tensor([number[unit] for unit in units] * 2, device=flat.device)
+    label = torch.tensor([number[unit] for unit in units] * 2).to(flat.device)
     logits = flat @ flat.mT / temperature
     itself = torch.eye(len(flat), dtype=torch.bool, device=flat.device)
     log_probability = logits.masked_fill(itself, -torch.inf).log_softmax(dim=-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -17,9 +18,10 @@ from privdiff_training.augmentation import Augmentation
 from privdiff_training.config import StageConfig
 from privdiff_training.impostors import impostors
 from privdiff_training.loop import Player, Stage
-from privdiff_training.sampling import Share, Step
+from privdiff_training.sampling import Step
 from privdiff_training.stages.backbones import BackboneConfig, load_pretrained
 from privdiff_training.stages.data import TrainingImages
+from privdiff_training.whole_folder import whole_folder
 
 UNLABELLED = -1
 
@@ -58,47 +60,41 @@ class ReaderStage(Stage[ReaderConfig]):
     def players(self) -> tuple[Player, ...]:
         return (Player("reader", ("reader",), self.config.learning_rate),)
 
-    def shares(self) -> list[Share]:
-        return self.images.shares
-
     def loss(self, player: str, step: Step) -> tuple[Tensor, Mapping[str, float]]:
         rows = step.local(step.rows)
         size = self.config.critic_image_size
         small = functional.interpolate(self.images.images(rows), (size, size), mode="area")
-        radiographs = self.augmentation(small, step.generator)
-        fakes = impostors(
-            radiographs[: int(len(rows) * self.config.impostor_fraction)], step.generator
-        )
+        radiographs = self.augmentation(small, step.seeds())
+        count = step.local_count(int(len(step.rows) * self.config.impostor_fraction))
+        fakes = impostors(radiographs[:count], step.seeds()[:count])
         reading = self.networks["reader"](torch.cat((radiographs, fakes)))
-        return self._loss(reading, rows)
+        return self._loss(reading, self.labels.pick(rows, self.images.device))
 
     def export(self, folder: Path) -> None:
-        self.reader.save_pretrained(folder / "reader")
+        with whole_folder(folder / "reader") as partial:
+            self.reader.save_pretrained(partial)
 
-    def _loss(self, reading: Reading, rows: Tensor) -> tuple[Tensor, Mapping[str, float]]:
-        count, labels = len(rows), self.labels
-        findings = labels.findings[rows]
-        known = findings != FindingState.UNKNOWN
-        target = (findings == FindingState.PRESENT).float()
+    def _loss(self, reading: Reading, labels: Labels) -> tuple[Tensor, Mapping[str, float]]:
+        count = len(labels.age)
+        known = labels.findings != FindingState.UNKNOWN
+        target = (labels.findings == FindingState.PRESENT).float()
         per_finding = functional.binary_cross_entropy_with_logits(
             reading.findings[:count], target, reduction="none"
         )
         findings_loss = (per_finding * known).sum() / known.sum().clamp_min(1)
         age_loss = functional.cross_entropy(
-            reading.age[:count], labels.age[rows], ignore_index=UNLABELLED, reduction="sum"
-        ) / (labels.age[rows] != UNLABELLED).sum().clamp_min(1)
-        has_sex = labels.sex[rows] != UNLABELLED
+            reading.age[:count], labels.age, ignore_index=UNLABELLED, reduction="sum"
+        ) / (labels.age != UNLABELLED).sum().clamp_min(1)
+        has_sex = labels.sex != UNLABELLED
         sex_loss = (
             functional.binary_cross_entropy_with_logits(
-                reading.sex[:count][has_sex], labels.sex[rows][has_sex].float()
+                reading.sex[:count][has_sex], labels.sex[has_sex].float()
             )
             if has_sex.any()
             else reading.sex.sum() * 0
         )
-        frontal = torch.arange(len(reading.frontal), device=rows.device) < count
-        frontal_loss = functional.binary_cross_entropy_with_logits(
-            reading.frontal, frontal.float().to(reading.frontal.device)
-        )
+        frontal = torch.arange(len(reading.frontal), device=reading.frontal.device) < count
+        frontal_loss = functional.binary_cross_entropy_with_logits(reading.frontal, frontal.float())
         loss = (
             findings_loss
             + self.config.attribute_weight * (age_loss + sex_loss)
@@ -112,13 +108,17 @@ class ReaderStage(Stage[ReaderConfig]):
         }
 
 
+@dataclass(frozen=True)
 class Labels:
-    """Labels of all training rows as tensors; `UNLABELLED` where a source gives none."""
+    """Labels of rows as tensors; `UNLABELLED` where a source gives none."""
 
-    def __init__(self, findings: Tensor, age: Tensor, sex: Tensor) -> None:
-        self.findings = findings  # (images, 15) FindingState
-        self.age = age  # (images,) age bin or UNLABELLED
-        self.sex = sex  # (images,) Sex or UNLABELLED
+    findings: Tensor  # (images, 15) FindingState
+    age: Tensor  # (images,) age bin or UNLABELLED
+    sex: Tensor  # (images,) Sex or UNLABELLED
+
+    def pick(self, rows: Tensor, device: torch.device) -> Labels:
+        """Return the labels of some rows on a device."""
+        return Labels(*(values[rows].to(device) for values in (self.findings, self.age, self.sex)))
 
     def prevalence(self) -> Tensor:
         """Return how often each finding is present where it was looked for, shape (15,).

@@ -20,10 +20,10 @@ from privdiff_infer.model.denoiser import PrivDiffDenoiser
 from privdiff_infer.model.guidance import guided_prediction, sensitive_branch
 from privdiff_infer.model.sas import SASMode, SASSettings
 from privdiff_infer.model.stable_diffusion import KLAutoencoder
-from privdiff_infer.pipeline import ADAPTERS
 from privdiff_infer.vocabulary import Branch
 from privdiff_training.loop import Player, Stage
-from privdiff_training.sampling import Share, Step
+from privdiff_training.sampling import Step
+from privdiff_training.stages.adapter import attach_adapter, export_adapter
 from privdiff_training.stages.diffusion import (
     LatentData,
     LatentStageConfig,
@@ -46,7 +46,9 @@ class SuppressionConfig(LatentStageConfig):
     spg_weight: float = Field(0.5, ge=0, description="Of the SPG loss beside denoising.")
     findings_weight: float = Field(1.5, ge=1, description="w_diag.")
     attribute_weight: float = Field(0.5, ge=0, le=1, description="|w_s|.")
-    adversarial_rows: int = Field(8, ge=0, description="Rows per batch that are decoded.")
+    adversarial_rows: int = Field(
+        8, ge=0, description="Rows per batch that are decoded, one per process at least."
+    )
     adversarial_below: float = Field(0.5, description="Decode only timesteps below this part of T.")
     identity_weight: float = Field(1.0, ge=0, description="Of the identity adversary.")
     identity_margin: float = Field(
@@ -75,25 +77,26 @@ class SuppressionStage(Stage[SuppressionConfig]):
         identity: IdentityEmbedder,
         reader: RadiographReader,
         denoiser: PrivDiffDenoiser,
+        initial: Path | None,
     ) -> None:
         self.config = config
         self.scheduler: DDPMScheduler = config.schedule.scheduler()
         self.data = LatentData.load(config, autoencoder, identity)
+        self.images = self.data.images
         self.autoencoder = autoencoder.eval().requires_grad_(False)
         self.reader = reader.eval().requires_grad_(False)
         torch.manual_seed(config.seed)
-        denoiser.add_adapter(config.adapter, config.rank)
-        denoiser.requires_grad_(False)
-        denoiser.activate_adapter(config.adapter)
+        attach_adapter(denoiser, config.adapter, config.rank, initial)
         self.denoiser = denoiser
         self.networks = {"denoiser": denoiser}
-        if config.spg_mode == "sg":
+        self.has_adversaries = config.spg_mode == "sg" and config.adversarial_rows > 0
+        if self.has_adversaries:
             self.networks["identity_adversary"] = copy.deepcopy(identity).train()
             self.networks["attribute_adversary"] = copy.deepcopy(reader).requires_grad_().train()
 
     def players(self) -> tuple[Player, ...]:
         denoiser = Player("denoiser", ("denoiser",), self.config.learning_rate)
-        if self.config.spg_mode == "paper":
+        if not self.has_adversaries:
             return (denoiser,)
         adversary = Player(
             "adversary",
@@ -101,9 +104,6 @@ class SuppressionStage(Stage[SuppressionConfig]):
             self.config.adversary_learning_rate,
         )
         return (denoiser, adversary)
-
-    def shares(self) -> list[Share]:
-        return self.data.images.shares
 
     def loss(self, player: str, step: Step) -> tuple[Tensor, Mapping[str, float]]:
         if player == "adversary":
@@ -115,14 +115,13 @@ class SuppressionStage(Stage[SuppressionConfig]):
         spg = self._spg_loss(step, SASSettings())
         loss = denoising + self.config.spg_weight * spg
         figures = {"denoising": denoising.item(), "spg": spg.item()}
-        if self.config.adversarial_rows:
+        if self.has_adversaries:
             privacy, more = self._privacy_loss(step)
             loss, figures = loss + privacy, figures | more
         return loss, figures
 
     def export(self, folder: Path) -> None:
-        name = self.config.adapter
-        self.denoiser.save_adapter(name, folder / ADAPTERS / name)
+        export_adapter(self.denoiser, self.config.adapter, folder)
 
     def _denoising_loss(self, step: Step) -> Tensor:
         rows = step.local(step.rows)
@@ -143,6 +142,10 @@ class SuppressionStage(Stage[SuppressionConfig]):
 
         Minimised literally, the combination is best when it contains the attribute, and the
         sensitive branch merely learns its sign flipped.
+
+        The mode `paper` is the literal ``|| eps_p - eps ||^2``, without a weight per timestep. The
+        combination carries over to v-predictions (see `guidance`): the error of the guided v is
+        that of the guided eps, divided by sqrt(abar_t), so every timestep has the same minimum.
         """
         rows = step.local(step.rows)
         latents, noise, timesteps = self._noised(step)
@@ -163,9 +166,8 @@ class SuppressionStage(Stage[SuppressionConfig]):
             self.config.findings_weight,
             self.config.attribute_weight,
         )
-        return denoising_loss(
-            self.scheduler, guided, latents, noise, timesteps, self.config.snr_gamma
-        )
+        gamma = None if self.config.spg_mode == "paper" else self.config.snr_gamma
+        return denoising_loss(self.scheduler, guided, latents, noise, timesteps, gamma)
 
     def _sensitive(self, rows: Tensor, index: int) -> Condition:
         """Return this step's attribute; rows without its label use their identity prototype."""
@@ -212,13 +214,15 @@ class SuppressionStage(Stage[SuppressionConfig]):
         logits = identity(redrawn) @ identity(originals).mT / 0.1
         linkage = functional.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
         reading = self.networks["attribute_adversary"](redrawn)
-        age, sex = self.data.labels.age[rows], self.data.labels.sex[rows]
-        known = sex != UNLABELLED
+        labels = self.data.labels.pick(rows, redrawn.device)
+        known = labels.sex != UNLABELLED
         age_loss = functional.cross_entropy(
-            reading.age, age, ignore_index=UNLABELLED, reduction="sum"
-        ) / (age != UNLABELLED).sum().clamp_min(1)
+            reading.age, labels.age, ignore_index=UNLABELLED, reduction="sum"
+        ) / (labels.age != UNLABELLED).sum().clamp_min(1)
         sex_loss = (
-            functional.binary_cross_entropy_with_logits(reading.sex[known], sex[known].float())
+            functional.binary_cross_entropy_with_logits(
+                reading.sex[known], labels.sex[known].float()
+            )
             if known.any()
             else reading.sex.sum() * 0
         )
@@ -226,7 +230,7 @@ class SuppressionStage(Stage[SuppressionConfig]):
 
     def _redraw(self, step: Step) -> tuple[Tensor, Tensor, Tensor]:
         """Return originals, one-step redrawings (n, 1, h, w) and row numbers of a few rows."""
-        count = self.config.adversarial_rows
+        count = max(1, step.local_count(self.config.adversarial_rows))
         latents, noise, timesteps = (part[:count] for part in self._noised(step))
         timesteps = (timesteps * self.config.adversarial_below).long()
         rows = step.local(step.rows)[:count]
@@ -235,7 +239,7 @@ class SuppressionStage(Stage[SuppressionConfig]):
         predicted = self.networks["denoiser"](noisy, timesteps, findings, SASSettings())
         clean = predicted_latents(self.scheduler, predicted, noisy, timesteps)
         redrawn = self.autoencoder.decode(clean).clamp(0, 1)
-        return self.data.images.images(rows), redrawn, rows
+        return self.images.images(rows), redrawn, rows
 
     def _noised(self, step: Step) -> tuple[Tensor, Tensor, Tensor]:
         latents = self.data.draw(step)

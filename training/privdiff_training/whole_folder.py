@@ -1,0 +1,36 @@
+"""Folders that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder to write into; once written, it takes the place of `target`.
+
+    If writing fails or is killed, `target` is as it was.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> target = Path(tempfile.mkdtemp()) / "component"
+    >>> with whole_folder(target) as partial:
+    ...     _ = (partial / "weights").write_text("1")
+    >>> [path.name for path in target.parent.rglob("*")]
+    ['component', 'weights']
+    """
+    partial = target.with_name(f".{target.name}.partial")
+    replaced = target.with_name(f".{target.name}.replaced")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    shutil.rmtree(replaced, ignore_errors=True)
+    if target.exists():
+        os.replace(target, replaced)  # a folder with files cannot be replaced in one step
+    os.replace(partial, target)
+    shutil.rmtree(replaced, ignore_errors=True)
