@@ -167,3 +167,14 @@ def test_a_base_for_training_refuses_to_anonymize(stable_diffusion_folder: Path)
 
     with pytest.raises(BundleError, match="base for training, without privacy tuning"):
         pipeline(images(1), generators=generators(1))
+
+
+def test_gates_are_opened_to_a_size_and_keep_their_sign() -> None:
+    denoiser = tiny_denoiser()
+    gates = [weight for name, weight in denoiser.named_parameters() if name.endswith("gate")]
+    for gate, value in zip(gates, (0.01, -0.02, 0.7), strict=False):
+        gate.data.fill_(value)
+
+    denoiser.open_gates(0.3)
+
+    assert [round(float(gate), 4) for gate in gates[:3]] == [0.3, -0.3, 0.7][: len(gates)]

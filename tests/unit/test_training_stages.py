@@ -336,3 +336,16 @@ def test_a_frozen_transformers_encoder_can_carry_a_critic(tmp_path: Path) -> Non
     carried = stage.networks["identity"].encoder.encoder.state_dict()  # type: ignore[union-attr]
 
     assert all(torch.equal(carried[key], weight) for key, weight in encoder.state_dict().items())
+
+
+def test_strangers_of_the_identity_adversary_are_other_patients(built: Workshop) -> None:
+    stage = built.stage("suppression", adversarial_rows=4)
+    rows = torch.tensor([0, 1, 2, 3])  # two images each of two patients
+    embeddings = torch.eye(4)[[0, 0, 1, 1]]
+
+    own, strangers = stage._similarities(  # type: ignore[attr-defined]
+        lambda images: embeddings, images(4), images(4), rows
+    )
+
+    assert own.tolist() == [1, 1, 1, 1]
+    assert strangers.tolist() == [0, 0, 0, 0]

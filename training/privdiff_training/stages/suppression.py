@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from diffusers import DDPMScheduler
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from privdiff_infer.model.autoencoder import RadiographAutoencoder
@@ -51,13 +51,6 @@ class SuppressionConfig(LatentStageConfig):
     )
     adversarial_below: float = Field(0.5, description="Decode only timesteps below this part of T.")
     identity_weight: float = Field(1.0, ge=0, description="Of the identity adversary.")
-    identity_margin: float = Field(
-        0.5,
-        ge=-1,
-        le=1,
-        description="Cosine below which the identity adversary rests: that of strangers. "
-        "Far below (GMIA, arXiv 2501.09114, takes -0.7) everybody becomes one archetype.",
-    )
     attribute_loss_weight: float = Field(0.1, ge=0, description="Of the age and sex adversary.")
     findings_loss_weight: float = Field(1.0, ge=0, description="Of consistent findings.")
     adversary_learning_rate: float = Field(1e-4, gt=0, description="Of both adversaries.")
@@ -181,11 +174,11 @@ class SuppressionStage(Stage[SuppressionConfig]):
 
     def _privacy_loss(self, step: Step) -> tuple[Tensor, dict[str, float]]:
         config = self.config
-        originals, redrawn, _ = self._redraw(step)
+        originals, redrawn, rows = self._redraw(step)
         identity = self.networks["identity_adversary"]
         attributes = self.networks["attribute_adversary"]
-        similarity = (identity(redrawn) * identity(originals).detach()).sum(dim=-1)
-        identity_loss = functional.relu(similarity - config.identity_margin).mean()
+        similarity, strangers = self._similarities(identity, originals, redrawn, rows)
+        identity_loss = functional.relu(similarity - strangers).mean()
         reading = attributes(redrawn)
         # The most private answer of an attribute head is one that prefers no class.
         attribute_loss = (
@@ -202,9 +195,27 @@ class SuppressionStage(Stage[SuppressionConfig]):
         )
         return loss, {
             "similarity": similarity.mean().item(),
+            "strangers": strangers.mean().item(),
             "attributes": attribute_loss.item(),
             "findings": findings_loss.item(),
         }
+
+    def _similarities(
+        self, identity: nn.Module, originals: Tensor, redrawn: Tensor, rows: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the cosine of each redrawing to its own original, and the mean one to strangers.
+
+        The strangers are the other patients of the batch and carry no gradient: an image that is no
+        closer to its source than to them is private enough, and below that the adversary rests.
+        Pushed further (GMIA, arXiv 2501.09114, takes a cosine of -0.7), or rewarded for likeness to
+        everybody, all images become one archetype.
+        """
+        units = [self.images.cohort.rows[row].unit for row in rows.tolist()]
+        stranger = torch.tensor([[one != other for other in units] for one in units])
+        cosines = identity(redrawn) @ identity(originals).detach().mT
+        stranger = stranger.to(cosines)
+        others = (cosines.detach() * stranger).sum(dim=1) / stranger.sum(dim=1).clamp_min(1)
+        return cosines.diagonal(), others
 
     def _adversary_loss(self, step: Step) -> tuple[Tensor, Mapping[str, float]]:
         """Teach the adversaries to link fresh redrawings and to read their attributes."""
