@@ -70,7 +70,7 @@ PROFILES: dict[Profile, ProfileSettings] = {
     ),
     Profile.PAPER: ProfileSettings(
         sas=SASSettings(mode=SASMode.PAPER),
-        guidance=Guidance(findings_weight=1.5, interval=(0.0, 1.0), rescale=False),
+        guidance=Guidance(attribute_weight=0.5, rescale=False),
         adapter="paper",
         solver=Solver.DDPM,
         num_inference_steps=50,

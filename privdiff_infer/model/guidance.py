@@ -45,9 +45,9 @@ class Guidance:
         If a weight is out of range, or the interval is not ordered and within [0, 1].
     """
 
-    findings_weight: float = 1.25
-    attribute_weight: float = 0.5
-    interval: tuple[float, float] = (0.2, 0.8)
+    findings_weight: float = 1.5
+    attribute_weight: float = 1.0
+    interval: tuple[float, float] = (0.0, 1.0)
     rescale: bool = True
 
     def __post_init__(self) -> None:

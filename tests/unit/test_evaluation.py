@@ -22,6 +22,7 @@ from privdiff_training.evaluation.pictures import progress_plot, redrawn_grid
 from privdiff_training.evaluation.statistics import auc, bootstrap
 from privdiff_training.evaluation.sweep import Sweep, measured_points, sweep_bundle
 from privdiff_training.images import load_images
+from sklearn.metrics import roc_auc_score
 
 from privdiff_infer.errors import CohortError
 from privdiff_infer.model.critics import IdentityEmbedder, RadiographReader
@@ -57,6 +58,13 @@ def identity_scores(cohort: Cohort) -> np.ndarray:
 class TestStatistics:
     def test_auc_of_nothing(self):
         assert math.isnan(auc(np.array([]), np.array([1.0])))
+
+    def test_auc_equals_that_of_a_general_routine(self):
+        rng = np.random.default_rng(4)
+        positive, negative = rng.integers(0, 9, 40), rng.integers(0, 7, 70)  # with ties
+        truth = [1] * 40 + [0] * 70
+        expected = roc_auc_score(truth, [*positive, *negative])
+        assert auc(positive, negative) == pytest.approx(expected)
 
     def test_interval_covers_the_truth(self):
         values = np.random.default_rng(0).normal(0.3, 1, 200)
@@ -157,7 +165,7 @@ class TestSweep:
         assert len(sweep.to_markdown().splitlines()) == 2 + 1 + len(ways)
 
     def test_metadata_takes_the_rows_of_pixels_alone(self, sweep):
-        points = measured_points(json.loads(json.dumps(sweep.to_record())))
+        points = measured_points([json.loads(json.dumps(sweep.to_record()))])
         assert points.keys() == {Profile.STANDARD, Profile.VANILLA}
         assert points[Profile.STANDARD].keys() == {"0.3", "1.0"}
         same_image = sweep.rows[0].figures.same_image

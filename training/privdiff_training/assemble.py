@@ -45,17 +45,15 @@ class BundleConfig(Strict):
     operating_points: dict[Profile, OperatingPoint]
     gates: GateThresholds = GateThresholds()
     evaluated_under_18: bool = False
-    measured: Path | None = Field(
-        None, description="JSON file of `privdiff sweep` with the measured risk and utility."
+    measured: tuple[Path, ...] = Field(
+        (), description="JSON files of `privdiff sweep` with the measured risk and utility."
     )
 
     def metadata(self) -> dict[str, Any]:
         """Return the fields of ``metadata.json`` that the weights do not decide."""
         fields = self.model_dump(exclude={"model_card", "measured"})
-        if self.measured is not None:
-            record = json.loads(self.measured.read_text(encoding="utf-8"))
-            fields["measured"] = measured_points(record)
-        return fields
+        records = [json.loads(path.read_text(encoding="utf-8")) for path in self.measured]
+        return fields | {"measured": measured_points(records)}
 
 
 def assemble_bundle(components: Path, config: BundleConfig, output: Path) -> BundleMetadata:

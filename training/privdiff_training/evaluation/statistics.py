@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
 DRAWS = 500
 INTERVAL = (2.5, 97.5)  # percentiles
@@ -38,8 +37,10 @@ def auc(positive: np.ndarray, negative: np.ndarray) -> float:
     """
     if not len(positive) or not len(negative):
         return float("nan")
-    truth = np.concatenate((np.ones(len(positive)), np.zeros(len(negative))))
-    return float(roc_auc_score(truth, np.concatenate((positive, negative))))
+    # A bootstrap takes some ten thousand of these, of which a general routine makes minutes.
+    ordered = np.sort(negative)
+    below = np.searchsorted(ordered, positive, "left") + np.searchsorted(ordered, positive, "right")
+    return float(below.mean() / 2 / len(negative))
 
 
 def bootstrap(

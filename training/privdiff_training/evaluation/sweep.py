@@ -151,10 +151,10 @@ def sweep_bundle(
     )
 
 
-def measured_points(record: dict[str, Any]) -> dict[Profile, dict[str, Measured]]:
-    """Return what a bundle's metadata says of its risk, from the record of a sweep."""
+def measured_points(records: Sequence[dict[str, Any]]) -> dict[Profile, dict[str, Measured]]:
+    """Return what a bundle's metadata says of its risk, from the records of sweeps."""
     found: dict[Profile, dict[str, Measured]] = {}
-    for row in record["rows"]:
+    for row in (row for record in records for row in record["rows"]):
         if row["told"] != Told.NOTHING.value:
             continue
         linkage = row["figures"]["same_image"]
