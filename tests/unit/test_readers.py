@@ -133,7 +133,7 @@ class TestDicom:
         with pytest.raises(error, match=words) as caught:
             read(dicom_bytes(dataset))
         assert detail in caught.value.detail
-        assert not detail or detail not in str(caught.value)
+        assert not detail or detail not in caught.value.problem
         assert "Doe" not in str(caught.value)
         assert caught.value.sop_instance_uid == dataset.SOPInstanceUID
 
