@@ -43,7 +43,7 @@ def measure_drawing(
     cohort: Cohort,
     evaluators: Evaluators,
     cache_dir: Path,
-    strengths: Sequence[float] = (0.4, 0.6, 1.0),
+    strengths: Sequence[float] = (0.6, 1.0),
     seed: int = 0,
 ) -> DrawingFigures:
     """Redraw a cohort by plain diffusion and compare with its originals as a set.
