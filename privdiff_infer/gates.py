@@ -49,4 +49,7 @@ def linkage_failure(similarity: float, thresholds: GateThresholds) -> str | None
     """
     if similarity <= thresholds.linkage_similarity:
         return None
-    return "the result is too similar to its source; try a higher strength"
+    return (
+        f"the result is too similar to its source (cosine {similarity:.2f}, "
+        f"allowed {thresholds.linkage_similarity:.2f}); try a higher strength"
+    )
