@@ -177,4 +177,4 @@ def test_gates_are_opened_to_a_size_and_keep_their_sign() -> None:
 
     denoiser.open_gates(0.3)
 
-    assert [round(float(gate), 4) for gate in gates[:3]] == [0.3, -0.3, 0.7][: len(gates)]
+    assert [round(gate.item(), 4) for gate in gates[:3]] == [0.3, -0.3, 0.7][: len(gates)]
