@@ -150,7 +150,12 @@ def test_interrupted_processes_finish_their_images(tiny_bundle, tmp_path):
     out = tmp_path / "out"
     command = [*COMMAND, sources, "--model", tiny_bundle, "-o", out, "--workers", "2"]
     process = subprocess.Popen(
-        [*map(str, command)], stderr=subprocess.PIPE, text=True, start_new_session=True
+        [*map(str, command)],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Where the tests run in the background, SIGINT is ignored, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not (out / "private/journal.jsonl").exists():
         assert process.poll() is None
