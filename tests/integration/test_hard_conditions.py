@@ -155,7 +155,7 @@ def test_interrupted_processes_finish_their_images(tiny_bundle, tmp_path):
         text=True,
         start_new_session=True,
         # Where the tests run in the background, SIGINT is ignored, and that is inherited.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     while not (out / "private/journal.jsonl").exists():
         assert process.poll() is None
