@@ -16,8 +16,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from privdiff_infer import batch, cli
+from privdiff_infer import batch
 from privdiff_infer.cli import app
+from privdiff_infer.commands import anonymize as anonymize_command
+from privdiff_infer.commands import models as models_command
 from privdiff_infer.errors import ImageHeld
 from privdiff_infer.radiograph import read_radiograph
 from privdiff_infer.vocabulary import Profile
@@ -311,13 +313,13 @@ def test_commands_of_the_training_package_are_found():
 
 
 def test_stopping_keeps_what_is_done(tiny_bundle, pictures, tmp_path, monkeypatch):
-    follow = cli._follow
+    follow = anonymize_command._follow
 
     def interrupted(run, files, *, quiet):
         follow(run, files[:1], quiet=quiet)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_follow", interrupted)
+    monkeypatch.setattr(anonymize_command, "_follow", interrupted)
     out = tmp_path / "out"
     result = anonymize(tiny_bundle, pictures, "-o", out, "--seed", 7)
     assert result.exit_code == 130
@@ -352,7 +354,7 @@ def test_models_lists_hashes():
 
 
 def test_benchmark(tiny_bundle, monkeypatch, pictures):
-    monkeypatch.setattr(cli, "SAMPLE", pictures)
+    monkeypatch.setattr(models_command, "SAMPLE", pictures)
     arguments = ["benchmark", "--model", str(tiny_bundle), "--device", "cpu", "--repeat", "1"]
     record = json.loads(runner.invoke(app, [*arguments, "--json"]).stdout)
     profiles = [profile.value for profile in Profile]
@@ -373,8 +375,8 @@ def test_benchmark(tiny_bundle, monkeypatch, pictures):
 @pytest.fixture
 def demo(tiny_bundle, pictures, tmp_path, monkeypatch):
     """Run `privdiff demo` on the pictures; returns its result."""
-    monkeypatch.setattr(cli, "SAMPLE", pictures)
-    monkeypatch.setattr(cli, "DEFAULT_BUNDLE", str(tiny_bundle))
+    monkeypatch.setattr(anonymize_command, "SAMPLE", pictures)
+    monkeypatch.setattr(anonymize_command, "DEFAULT_BUNDLE", str(tiny_bundle))
     return lambda: runner.invoke(app, ["demo", "-o", str(tmp_path / "demo")])
 
 
@@ -396,7 +398,7 @@ def test_demo_replaces_nothing_else(demo, tmp_path):
 
 
 def test_demo_keeps_a_run_of_real_images(demo, tiny_bundle, pictures, tmp_path):
-    anonymize(tiny_bundle, pictures, "-o", tmp_path / "demo", "--seed", cli.DEMO_SEED)
+    anonymize(tiny_bundle, pictures, "-o", tmp_path / "demo", "--seed", anonymize_command.DEMO_SEED)
     before = _tree(tmp_path / "demo")
     result = demo()
     assert "holds something else than an earlier demo" in str(result.exception)

@@ -1,0 +1,1 @@
+"""The commands of `privdiff`, one subject a module; `cli` puts them together."""

@@ -1,0 +1,203 @@
+"""`privdiff anonymize` and `privdiff demo`: images in, reviewed results out."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from privdiff_infer.commands.options import (
+    EXIT_DONE,
+    EXIT_INCOMPLETE,
+    EXIT_STOPPED,
+    SAMPLE,
+    Device,
+    Json,
+    Model,
+    PrecisionOption,
+    ProfileOption,
+    Threads,
+    Workers,
+)
+from privdiff_infer.errors import OutputError
+from privdiff_infer.image_files import OutputFormat
+from privdiff_infer.model.bundle import DEFAULT_BUNDLE, find_bundle
+from privdiff_infer.model_grid import OutputSize
+from privdiff_infer.release import Status
+from privdiff_infer.sources import find_sources
+from privdiff_infer.vocabulary import Precision, Profile
+
+if TYPE_CHECKING:
+    from privdiff_infer.run import Run
+
+DEMO_SEED = 1
+
+
+def anonymize(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Files, folders or patterns of DICOM, PNG, JPEG, NIfTI or NRRD images."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of this run.")],
+    model: Model = DEFAULT_BUNDLE,
+    profile: ProfileOption = Profile.STANDARD,
+    strength: Annotated[
+        float | None,
+        typer.Option(help="Noise from 0 (excluded) to 1; the bundle's own choice by default."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Inference steps; the profile's by default.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Makes the run repeatable; secret like a key.")
+    ] = None,
+    output_format: Annotated[
+        OutputFormat, typer.Option("--format", help="auto: NRRD for volumes, else 8-bit PNG.")
+    ] = OutputFormat.AUTO,
+    output_size: Annotated[
+        OutputSize, typer.Option(help="The model's resolution, or the original matrix.")
+    ] = OutputSize.MODEL,
+    device: Device = "auto",
+    precision: PrecisionOption = Precision.FLOAT32,
+    workers: Workers = 1,
+    threads: Threads = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a run that stopped.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Redraw chest X-rays; results in OUT/release, what must not leave in OUT/private."""
+    files = find_sources(sources)
+    bundle = find_bundle(model)
+    from privdiff_infer.anonymizer import AnonymizerOptions
+    from privdiff_infer.run import Run, RunOptions
+
+    options = RunOptions(
+        out=output,
+        bundle=bundle,
+        anonymizer=AnonymizerOptions(
+            profile, strength, steps, device, precision, output_size, threads
+        ),
+        output_format=output_format,
+        seed=seed,
+        workers=workers,
+        resume=resume,
+    )
+    raise typer.Exit(_perform(Run(options), files, as_json))
+
+
+def demo(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder; an earlier demo in it is replaced.")
+    ] = Path("privdiff-demo"),
+    as_json: Json = False,
+) -> None:
+    """Redraw the embedded sample: chest X-rays that our own model drew, of nobody.
+
+    An image that a gate holds belongs to the demonstration, so the exit code is 0 then too.
+    """
+    from privdiff_infer.run import Run, RunOptions, discard_demo
+
+    bundle = find_bundle(DEFAULT_BUNDLE)
+    discard_demo(output)
+    run = Run(RunOptions(out=output, bundle=bundle, seed=DEMO_SEED, demo=True))
+    expected = (Status.RELEASED, Status.HELD)
+    raise typer.Exit(_perform(run, find_sources([str(SAMPLE)]), as_json, expected))
+
+
+def _perform(
+    run: Run,
+    files: Sequence[Path],
+    as_json: bool,
+    expected: Collection[Status] = (Status.RELEASED,),
+) -> int:
+    """Do all images under a progress bar, write the reports and return the exit code.
+
+    The code tells of every image of the run, also of those that an earlier start did.
+    """
+    stopped = False
+    try:
+        _follow(run, files, quiet=as_json)
+    except KeyboardInterrupt:
+        stopped = True
+    complete = _write_reports(run)
+    counts = Counter(outcome.row.status for outcome in run.journal.outcomes)
+    if as_json:
+        typer.echo(json.dumps(_run_record(run, counts), indent=2))
+    else:
+        typer.echo(", ".join(f"{counts[status]} {status.value}" for status in Status))
+        typer.echo(f"review (private): {run.folders.review_page}")
+        typer.echo(f"report: {run.folders.report}")
+    if stopped:
+        left = sum(path not in run.journal for path in files)
+        typer.echo(f"stopped with {left} images left; continue with --resume", err=True)
+        return EXIT_STOPPED
+    return EXIT_DONE if complete and set(counts) <= set(expected) else EXIT_INCOMPLETE
+
+
+def _follow(run: Run, files: Sequence[Path], *, quiet: bool) -> None:
+    """Show progress on stderr and print one line per image that was not done."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True, highlight=False, markup=False)
+    with Progress(*columns, console=console, disable=quiet) as progress:
+        images = progress.add_task("Images", total=len(files))
+        steps = progress.add_task("  this image", total=None, visible=run.options.workers == 1)
+
+        def step_progress(done: int, total: int) -> None:
+            progress.update(steps, completed=done, total=total)
+
+        with closing(run.outcomes(files, step_progress)) as outcomes:
+            for outcome in outcomes:
+                progress.advance(images)
+                if outcome.row.status is not Status.RELEASED:
+                    console.print(f"{outcome.row.source}: {outcome.row.reason}", soft_wrap=True)
+
+
+def _write_reports(run: Run) -> bool:
+    """Write what can be written; tell whether that was everything."""
+    try:
+        run.finish()
+    except OutputError as error:
+        typer.echo(f"privdiff: crosswalk or reports are not up to date: {error}", err=True)
+        return False
+    return True
+
+
+def _run_record(run: Run, counts: Counter[Status]) -> dict[str, Any]:
+    return {
+        "out": str(run.folders.root),
+        "report": str(run.folders.report),
+        "review": str(run.folders.review_page),
+        "crosswalk": str(run.folders.crosswalk),
+        "counts": {status.value: counts[status] for status in Status},
+        "images": [
+            {
+                "source": outcome.row.source,
+                "output": outcome.row.output,
+                "status": outcome.row.status.value,
+                "reason": outcome.row.reason,
+            }
+            for outcome in run.journal.outcomes
+        ],
+    }
