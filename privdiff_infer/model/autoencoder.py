@@ -12,6 +12,8 @@ from torch.nn import functional
 from privdiff_infer.model.strict_model import StrictModel
 
 PATCH = 4  # pixel (un)shuffle at both ends keeps all convolutions at a quarter of the pixel grid
+HEAD = 2
+"""Last modules of the decoder, a convolution and the pixel shuffle."""
 
 
 class RadiographAutoencoder(StrictModel, ConfigMixin):
@@ -25,6 +27,9 @@ class RadiographAutoencoder(StrictModel, ConfigMixin):
         Widths at 1/4, 1/8 and 1/16 of the pixel grid.
     encoder_layers, decoder_layers
         Residual blocks per resolution.
+    detail_channels
+        Channels of a convolution on the pixel grid itself, which mends the seams that pixel shuffling
+        leaves along hard edges; 0: none.
 
     Notes
     -----
@@ -45,6 +50,7 @@ class RadiographAutoencoder(StrictModel, ConfigMixin):
         block_out_channels: Sequence[int] = (64, 96, 160),
         encoder_layers: int = 1,
         decoder_layers: int = 2,
+        detail_channels: int = 0,
     ) -> None:
         super().__init__()
         downsampling = PATCH * 2 ** (len(block_out_channels) - 1)
@@ -52,6 +58,7 @@ class RadiographAutoencoder(StrictModel, ConfigMixin):
         self.encoder = _encoder(latent_channels, block_out_channels, encoder_layers)
         self.synthesis = nn.ConvTranspose2d(latent_channels, 1, downsampling, stride=downsampling)
         self.decoder = _decoder(latent_channels, block_out_channels, decoder_layers)
+        self.detail = _detail(block_out_channels[0], detail_channels) if detail_channels else None
         self.latent_mean: Tensor
         self.latent_std: Tensor
         self.register_buffer("latent_mean", torch.zeros(()))
@@ -121,12 +128,21 @@ class RadiographAutoencoder(StrictModel, ConfigMixin):
         # One bias for all pixels of a patch; the components carry the rest of the mean patch.
         self.synthesis.bias = nn.Parameter(mean.mean()[None])
 
+    def add_detail(self, channels: int) -> None:
+        """Put the convolution on the pixel grid into an autoencoder that has none; it starts at 0."""
+        if self.detail is None:
+            self.detail = _detail(self.config.block_out_channels[0], channels)
+            self.register_to_config(detail_channels=channels)
+
     def _raw_latents(self, images: Tensor) -> Tensor:
         scaled = images * 2 - 1
         return self.analysis(scaled) + self.encoder(scaled)
 
     def _images(self, raw_latents: Tensor) -> Tensor:
-        scaled = self.synthesis(raw_latents) + self.decoder(raw_latents)
+        features = self.decoder[:-HEAD](raw_latents)  # (n, widths[0], h/4, w/4)
+        scaled = self.synthesis(raw_latents) + self.decoder[-HEAD:](features)
+        if self.detail is not None:
+            scaled = scaled + self.detail(features)
         return (scaled + 1) / 2
 
 
@@ -179,6 +195,17 @@ def _decoder(latent_channels: int, widths: Sequence[int], layers: int) -> nn.Seq
         nn.PixelShuffle(PATCH),  # (n, 1, h, w)
     ]
     return nn.Sequential(*modules)
+
+
+def _detail(width: int, channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(width, channels * PATCH**2, 3, padding=1),
+        nn.PixelShuffle(PATCH),  # (n, channels, h, w)
+        nn.SiLU(),
+        nn.Conv2d(channels, 2 * channels, 3, padding=1),
+        nn.SiLU(),
+        _zeroed(nn.Conv2d(2 * channels, 1, 3, padding=1)),
+    )
 
 
 def _zeroed(convolution: nn.Conv2d) -> nn.Conv2d:

@@ -207,6 +207,8 @@ def test_components(cohort, tiny_bundle, tmp_path):
     assert 0 < figures.reconstruction_psnr < 60
     assert figures.fine_detail_kept > 0
     assert figures.findings.low <= figures.findings.value <= figures.findings.high
+    assert figures.untrained.patients == figures.follow_up.patients
+    assert figures.untrained.value != figures.follow_up.value
 
 
 def test_data_sets_are_not_mixed(cohort, evaluators, tiny_bundle, tmp_path):

@@ -249,6 +249,22 @@ def test_a_frozen_encoder_keeps_the_latents_of_the_first_leg(
     assert not torch.equal(second.decode(latents), first.decode(latents))
 
 
+def test_a_later_leg_may_add_the_convolution_on_the_pixel_grid(
+    built: Workshop, tmp_path: Path
+) -> None:
+    config = built.config("autoencoder", freeze_encoder=True, detail_channels=2)
+    stage = build_stage("autoencoder", config, tmp_path / "later", init_from=built.bundle)
+    first = RadiographAutoencoder.from_pretrained(built.bundle / "autoencoder")
+    latents = first.encode(images(2))
+    assert torch.equal(stage.networks["autoencoder"].decode(latents), first.decode(latents))
+
+    train(stage, tmp_path / "run", tmp_path / "later")
+
+    later = RadiographAutoencoder.from_pretrained(tmp_path / "later" / "autoencoder")
+    assert later.config.detail_channels == 2
+    assert later.detail is not None and bool(later.detail[-1].weight.any())
+
+
 def test_prevalence_counts_only_images_that_say(built: Workshop) -> None:
     reader = RadiographReader.from_pretrained(built.bundle / "reader")
 

@@ -17,17 +17,21 @@ if TYPE_CHECKING:
     from privdiff_training.cohort import Cohort
     from privdiff_training.evaluation.compare import Comparison
 
-Manifest = Annotated[Path, typer.Option(help="CSV of the cohort.")]
-Dataset = Annotated[str, typer.Option(help="Data set of the manifest to use.")]
-Folds = Annotated[list[str] | None, typer.Option("--fold", help="Splits to use [all].")]
-CacheDir = Annotated[Path, typer.Option(help="Where prepared and redrawn images are kept.")]
-Results = Annotated[Path, typer.Option("--output", "-o", help="JSON file of the figures.")]
-EvaluatorsFolder = Annotated[Path, typer.Option(help="Folder of verifier and classifier.")]
-Seed = Annotated[int, typer.Option(help="Of everything random.")]
-
 SHARED = Path("../shared/data/metadata.csv")
 NIH = "nih-chestxray14"
 EVALUATORS = Path("training/evaluators")
+
+
+class Patients(str, Enum):
+    """Which patients of the splits are used.
+
+    ``SELECT``: the tenth that nothing is trained on, for choosing. ``JUDGING``: the fifth that no
+    evaluator is trained on, for judging critics.
+    """
+
+    ALL = "all"
+    SELECT = "select"
+    JUDGING = "judging"
 
 
 class Measurement(str, Enum):
@@ -36,6 +40,16 @@ class Measurement(str, Enum):
     COMPONENTS = "components"
     GATES = "gates"
     DRAWING = "drawing"
+
+
+Manifest = Annotated[Path, typer.Option(help="CSV of the cohort.")]
+Dataset = Annotated[str, typer.Option(help="Data set of the manifest to use.")]
+Folds = Annotated[list[str] | None, typer.Option("--fold", help="Splits to use [all].")]
+CacheDir = Annotated[Path, typer.Option(help="Where prepared and redrawn images are kept.")]
+Results = Annotated[Path, typer.Option("--output", "-o", help="JSON file of the figures.")]
+EvaluatorsFolder = Annotated[Path, typer.Option(help="Folder of verifier and classifier.")]
+Seed = Annotated[int, typer.Option(help="Of everything random.")]
+PatientsOption = Annotated[Patients, typer.Option("--patients", help="Patients of these splits.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -95,9 +109,7 @@ def compare(
     manifest: Manifest = SHARED,
     dataset: Dataset = NIH,
     fold: Folds = None,
-    select_patients: Annotated[
-        bool, typer.Option(help="Use the tenth of the patients that nothing is trained on.")
-    ] = True,
+    patients: PatientsOption = Patients.SELECT,
     old_profile: Annotated[Profile, typer.Option(help="Way of sampling.")] = Profile.STANDARD,
     new_profile: Annotated[Profile, typer.Option(help="Way of sampling.")] = Profile.STANDARD,
     old_strength: Annotated[float | None, typer.Option(help="[operating point]")] = None,
@@ -113,7 +125,7 @@ def compare(
     comparison = compare_bundles(
         find_bundle(old),
         find_bundle(new),
-        _cohort(manifest, dataset, fold, select=select_patients),
+        _cohort(manifest, dataset, fold, patients),
         evaluators=Evaluators.load(evaluators),
         cache_dir=cache_dir,
         profiles=(old_profile, new_profile),
@@ -130,9 +142,7 @@ def sweep(
     manifest: Manifest = SHARED,
     dataset: Dataset = NIH,
     fold: Folds = None,
-    select_patients: Annotated[
-        bool, typer.Option(help="Use the tenth of the patients that nothing is trained on.")
-    ] = True,
+    patients: PatientsOption = Patients.SELECT,
     profile: Annotated[list[Profile] | None, typer.Option(help="Ways of sampling [all].")] = None,
     strength: Annotated[
         list[float] | None, typer.Option(help="Strengths [0.2 0.4 0.6 0.8 1.0].")
@@ -147,7 +157,7 @@ def sweep(
 
     result = sweep_bundle(
         find_bundle(model),
-        _cohort(manifest, dataset, fold, select=select_patients),
+        _cohort(manifest, dataset, fold, patients),
         evaluators=Evaluators.load(evaluators),
         cache_dir=cache_dir,
         profiles=profile or list(Profile),
@@ -165,6 +175,7 @@ def measure(
     manifest: Manifest = SHARED,
     dataset: Dataset = NIH,
     fold: Folds = None,
+    patients: PatientsOption = Patients.ALL,
     evaluators: EvaluatorsFolder = EVALUATORS,
     cache_dir: CacheDir = Path("runs/cache"),
     seed: Seed = 0,
@@ -175,7 +186,7 @@ def measure(
     from privdiff_training.evaluation.gates import measure_gates
     from privdiff_training.evaluation.networks import Evaluators
 
-    bundle, cohort = find_bundle(model), _cohort(manifest, dataset, fold)
+    bundle, cohort = find_bundle(model), _cohort(manifest, dataset, fold, patients)
     if what is Measurement.COMPONENTS:
         record = measure_components(bundle, cohort, cache_dir, seed).to_record()
     elif what is Measurement.GATES:
@@ -261,17 +272,16 @@ def draw_sample(
     typer.echo(json.dumps(figures.to_record(), indent=2))
 
 
-def _cohort(
-    manifest: Path, dataset: str, folds: list[str] | None, *, select: bool = False
-) -> Cohort:
-    from privdiff_training.cohort import is_select_patient, read_manifest
+def _cohort(manifest: Path, dataset: str, folds: list[str] | None, patients: Patients) -> Cohort:
+    from privdiff_training.cohort import is_judging_patient, is_select_patient, read_manifest
 
+    belongs = {
+        Patients.ALL: lambda row: True,
+        Patients.SELECT: is_select_patient,
+        Patients.JUDGING: is_judging_patient,
+    }[patients]
     return read_manifest(manifest).where(
-        lambda row: (
-            row.dataset == dataset
-            and (not folds or row.fold in folds)
-            and (not select or is_select_patient(row))
-        )
+        lambda row: row.dataset == dataset and (not folds or row.fold in folds) and belongs(row)
     )
 
 

@@ -6,11 +6,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from privdiff_infer.model.bundle import read_bundle
+from privdiff_infer.model.critics import IdentityEmbedder
 from privdiff_infer.pipeline import PrivDiffPipeline
 from privdiff_training.cohort import Cohort
 from privdiff_training.evaluation.findings import FindingsTrial
@@ -37,6 +39,8 @@ class ComponentFigures:
         Standard deviation of all latents.
     follow_up
         AUC of the identity network for two images of one patient, same data set and view.
+    untrained
+        The same for a network of its shape with random weights.
     labels_only
         The same for an attacker who knows the labels alone.
     findings, findings_of_reconstructions
@@ -49,6 +53,7 @@ class ComponentFigures:
     fine_detail_kept: float
     latent_deviation: float
     follow_up: Estimate
+    untrained: Estimate
     labels_only: Estimate
     findings: Estimate
     findings_of_reconstructions: Estimate
@@ -74,7 +79,7 @@ def measure_components(
     cache_dir
         Where prepared images are kept.
     seed
-        Of the bootstraps.
+        Of the bootstraps and of the untrained network.
     """
     pipeline = PrivDiffPipeline.from_pretrained(bundle)
     size = read_bundle(bundle).metadata.image_size
@@ -82,21 +87,29 @@ def measure_components(
     latents = torch.cat([pipeline.autoencoder.encode(part) for part in images.split(BATCH)])
     decoded = torch.cat([pipeline.autoencoder.decode(part) for part in latents.split(BATCH)])
     decoded = decoded.clamp(0, 1)
+    torch.manual_seed(seed)
+    untrained = IdentityEmbedder.from_config(pipeline.identity.config).eval()
     trial = LinkageTrial(cohort, Linkage.FOLLOW_UP)
-    embeddings = torch.cat([pipeline.identity(part) for part in images.split(BATCH)])
-    similarity, floor = (embeddings @ embeddings.mT).numpy(), metadata_scores(cohort)
+
+    def follow_up(scores: np.ndarray) -> Estimate:
+        return bootstrap(lambda rows, rng: trial.auc(scores, rows, rng), trial.patients, seed)
+
     return ComponentFigures(
         reconstruction_psnr=float(_psnr(decoded, images)),
         fine_detail_kept=float(_fine_energy(decoded) / _fine_energy(images)),
         latent_deviation=float(latents.std()),
-        follow_up=bootstrap(
-            lambda rows, rng: trial.auc(similarity, rows, rng), trial.patients, seed
-        ),
-        labels_only=bootstrap(lambda rows, rng: trial.auc(floor, rows, rng), trial.patients, seed),
+        follow_up=follow_up(_similarity(pipeline.identity, images)),
+        untrained=follow_up(_similarity(untrained, images)),
+        labels_only=follow_up(metadata_scores(cohort)),
         findings=_findings(pipeline, cohort, images, seed),
         findings_of_reconstructions=_findings(pipeline, cohort, decoded, seed),
         images=len(cohort),
     )
+
+
+def _similarity(embedder: IdentityEmbedder, images: Tensor) -> np.ndarray:
+    embeddings = torch.cat([embedder(part) for part in images.split(BATCH)])
+    return (embeddings @ embeddings.mT).numpy()
 
 
 def _psnr(decoded: Tensor, images: Tensor) -> Tensor:

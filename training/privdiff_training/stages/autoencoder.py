@@ -31,6 +31,9 @@ class AutoencoderConfig(StageConfig):
     block_out_channels: tuple[int, ...] = (64, 96, 160)
     encoder_layers: int = 1
     decoder_layers: int = 2
+    detail_channels: int = Field(
+        0, ge=0, description="Channels of a convolution on the pixel grid; a later leg may add it."
+    )
     crop_size: int = Field(128, description="Side of the training crops in pixels.")
     latent_noise: float = Field(
         0.2, ge=0, description="Largest noise on the latent, in units of its standard deviation."
@@ -52,6 +55,8 @@ class AutoencoderStage(Stage[AutoencoderConfig]):
         self.images = TrainingImages.load(config.data)
         torch.manual_seed(config.seed)
         self.autoencoder = initial or self._new_autoencoder()
+        if config.detail_channels:
+            self.autoencoder.add_detail(config.detail_channels)
         if config.freeze_encoder:
             self.autoencoder.analysis.requires_grad_(False)
             self.autoencoder.encoder.requires_grad_(False)
@@ -104,6 +109,7 @@ class AutoencoderStage(Stage[AutoencoderConfig]):
             block_out_channels=config.block_out_channels,
             encoder_layers=config.encoder_layers,
             decoder_layers=config.decoder_layers,
+            detail_channels=config.detail_channels,
         )
         sample = torch.cat(list(self.images.batches(limit=256))).cpu()
         autoencoder.start_from_components(sample)
