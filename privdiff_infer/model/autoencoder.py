@@ -28,8 +28,8 @@ class RadiographAutoencoder(StrictModel, ConfigMixin):
     encoder_layers, decoder_layers
         Residual blocks per resolution.
     detail_channels
-        Channels of a convolution on the pixel grid itself, which mends the seams that pixel shuffling
-        leaves along hard edges; 0: none.
+        Channels of a convolution on the pixel grid itself, which mends the seams that pixel
+        shuffling leaves along hard edges; 0: none.
 
     Notes
     -----
@@ -129,7 +129,7 @@ class RadiographAutoencoder(StrictModel, ConfigMixin):
         self.synthesis.bias = nn.Parameter(mean.mean()[None])
 
     def add_detail(self, channels: int) -> None:
-        """Put the convolution on the pixel grid into an autoencoder that has none; it starts at 0."""
+        """Add the convolution on the pixel grid where there is none; it starts at zero."""
         if self.detail is None:
             self.detail = _detail(self.config.block_out_channels[0], channels)
             self.register_to_config(detail_channels=channels)
