@@ -59,7 +59,7 @@ PROFILES: dict[Profile, ProfileSettings] = {
         guidance=None,
         adapter="fast",
         solver=Solver.SDE_DPM,
-        num_inference_steps=12,
+        num_inference_steps=8,
     ),
     Profile.VANILLA: ProfileSettings(
         sas=SASSettings(strength=0.0),

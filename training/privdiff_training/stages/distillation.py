@@ -15,6 +15,7 @@ from privdiff_infer.model.autoencoder import RadiographAutoencoder
 from privdiff_infer.model.conditioning import Condition
 from privdiff_infer.model.critics import IdentityEmbedder
 from privdiff_infer.model.denoiser import PrivDiffDenoiser
+from privdiff_infer.model.guidance import rescaled
 from privdiff_infer.model.sas import SASSettings
 from privdiff_infer.model.stable_diffusion import KLAutoencoder
 from privdiff_infer.vocabulary import SENSITIVE_BRANCHES
@@ -31,8 +32,13 @@ class DistillationConfig(LatentStageConfig):
     stage: Literal["distillation"] = "distillation"
     adapter: str = Field("fast", description="Name of the LoRA weights in the bundle.")
     rank: int = Field(16, ge=1, description="Of the LoRA weights.")
-    findings_weight: float = Field(1.25, ge=1, description="w_diag.")
-    attribute_weight: float = Field(0.25, ge=0, le=1, description="|w_s| of every attribute.")
+    findings_weight: float = Field(1.5, ge=1, description="w_diag.")
+    attribute_weight: float = Field(
+        1 / 3,
+        ge=0,
+        le=1,
+        description="|w_s| of every attribute; sampling takes one of three in each step.",
+    )
 
 
 class DistillationStage(Stage[DistillationConfig]):
@@ -40,7 +46,7 @@ class DistillationStage(Stage[DistillationConfig]):
 
     target = T(phi) + w_d [T(diag) - T(phi)] - sum_s |w_s| [T(s) - T(phi)]
 
-    The student needs no sensitive label and no second branch. Teacher and student are one network:
+    rescaled to the deviation of T(diag), as sampling does. The student needs no sensitive label and no second branch. Teacher and student are one network:
     the teacher is the base with its adapter switched off.
     """
 
@@ -105,4 +111,4 @@ class DistillationStage(Stage[DistillationConfig]):
         for value, prediction in zip(values, sensitive, strict=True):
             known = (value != UNLABELLED).to(noisy)[:, None, None, None]
             target = target - config.attribute_weight * known * (prediction - unconditional)
-        return target
+        return rescaled(target, diagnostic)
