@@ -46,8 +46,9 @@ class DistillationStage(Stage[DistillationConfig]):
 
     target = T(phi) + w_d [T(diag) - T(phi)] - sum_s |w_s| [T(s) - T(phi)]
 
-    rescaled to the deviation of T(diag), as sampling does. The student needs no sensitive label and no second branch. Teacher and student are one network:
-    the teacher is the base with its adapter switched off.
+    rescaled to the deviation of T(diag), as sampling does. The student needs no sensitive label and
+    no second branch. Teacher and student are one network: the teacher is the base with its adapter
+    switched off.
     """
 
     def __init__(
