@@ -53,6 +53,9 @@ class SuppressionConfig(LatentStageConfig):
     identity_weight: float = Field(1.0, ge=0, description="Of the identity adversary.")
     attribute_loss_weight: float = Field(0.1, ge=0, description="Of the age and sex adversary.")
     findings_loss_weight: float = Field(1.0, ge=0, description="Of consistent findings.")
+    preservation_weight: float = Field(
+        0.0, ge=0, description="Of the squared distance to what the frozen base predicts."
+    )
     adversary_learning_rate: float = Field(1e-4, gt=0, description="Of both adversaries.")
 
 
@@ -174,7 +177,7 @@ class SuppressionStage(Stage[SuppressionConfig]):
 
     def _privacy_loss(self, step: Step) -> tuple[Tensor, dict[str, float]]:
         config = self.config
-        originals, redrawn, rows = self._redraw(step)
+        originals, redrawn, rows, drift = self._redraw(step)
         identity = self.networks["identity_adversary"]
         attributes = self.networks["attribute_adversary"]
         similarity, strangers = self._similarities(identity, originals, redrawn, rows)
@@ -192,8 +195,10 @@ class SuppressionStage(Stage[SuppressionConfig]):
             config.identity_weight * identity_loss
             + config.attribute_loss_weight * attribute_loss
             + config.findings_loss_weight * findings_loss
+            + config.preservation_weight * drift
         )
         return loss, {
+            "drift": drift.item(),
             "similarity": similarity.mean().item(),
             "strangers": strangers.mean().item(),
             "attributes": attribute_loss.item(),
@@ -220,7 +225,7 @@ class SuppressionStage(Stage[SuppressionConfig]):
     def _adversary_loss(self, step: Step) -> tuple[Tensor, Mapping[str, float]]:
         """Teach the adversaries to link fresh redrawings and to read their attributes."""
         with torch.no_grad():
-            originals, redrawn, rows = self._redraw(step)
+            originals, redrawn, rows, _ = self._redraw(step)
         identity = self.networks["identity_adversary"]
         logits = identity(redrawn) @ identity(originals).mT / 0.1
         linkage = functional.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
@@ -239,8 +244,16 @@ class SuppressionStage(Stage[SuppressionConfig]):
         )
         return linkage + age_loss + sex_loss, {"adversary_linkage": linkage.item()}
 
-    def _redraw(self, step: Step) -> tuple[Tensor, Tensor, Tensor]:
-        """Return originals, one-step redrawings (n, 1, h, w) and row numbers of a few rows."""
+    def _redraw(self, step: Step) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Redraw a few rows in one step.
+
+        Returns
+        -------
+        tuple
+            Originals and redrawings, shape (n, 1, h, w), the row numbers, and the mean squared
+            distance of the prediction to that of the base: adversaries pull without end, and what
+            draws lungs and hearts is in the base.
+        """
         count = max(1, step.local_count(self.config.adversarial_rows))
         latents, noise, timesteps = (part[:count] for part in self._noised(step))
         timesteps = (timesteps * self.config.adversarial_below).long()
@@ -248,9 +261,17 @@ class SuppressionStage(Stage[SuppressionConfig]):
         noisy = self.scheduler.add_noise(latents, noise, timesteps)
         findings = Condition.of_findings(self.data.labels.findings[rows]).to(latents.device)
         predicted = self.networks["denoiser"](noisy, timesteps, findings, SASSettings())
+        drift = (predicted - self._base(noisy, timesteps, findings)).square().mean()
         clean = predicted_latents(self.scheduler, predicted, noisy, timesteps)
         redrawn = self.autoencoder.decode(clean).clamp(0, 1)
-        return self.images.images(rows), redrawn, rows
+        return self.images.images(rows), redrawn, rows, drift
+
+    @torch.no_grad()
+    def _base(self, noisy: Tensor, timesteps: Tensor, findings: Condition) -> Tensor:
+        self.denoiser.activate_adapter(None)
+        predicted: Tensor = self.denoiser(noisy, timesteps, findings, SASSettings())
+        self.denoiser.activate_adapter(self.config.adapter)
+        return predicted
 
     def _noised(self, step: Step) -> tuple[Tensor, Tensor, Tensor]:
         latents = self.data.draw(step)
