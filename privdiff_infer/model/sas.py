@@ -140,7 +140,8 @@ def _centered_component(
             gram + torch.diag_embed(eps.expand(*eps.shape[:-1], classes)), maps.mT @ plain
         )
     with torch.no_grad():  # gradients of eigenvectors explode at near-equal eigenvalues
-        values, vectors = torch.linalg.eigh(gram)
+        # In single precision it need not converge where many eigenvalues are equal or almost zero.
+        values, vectors = (part.float() for part in torch.linalg.eigh(gram.double()))
         # Ascending order; counted from the front, because `-cap:` would keep all for a cap of 0.
         values, vectors = values[..., classes - cap :], vectors[..., classes - cap :]
     basis = maps @ vectors  # (n, heads, N, cap), orthogonal columns of squared length `values`
