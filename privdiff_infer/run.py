@@ -31,6 +31,7 @@ from privdiff_infer.release import (
 )
 from privdiff_infer.report import RunFacts, write_release_report, write_review
 from privdiff_infer.seeds import run_seed
+from privdiff_infer.sources import Source
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Run:
         self.journal = Journal(self.folders)
 
     def outcomes(
-        self, sources: Sequence[Path], step_progress: Callable[[int, int], None] | None = None
+        self, sources: Sequence[Source], step_progress: Callable[[int, int], None] | None = None
     ) -> Generator[Outcome, None, None]:
         """Yield one outcome per source; see `batch.run_batch`."""
         factory = partial(Anonymizer.from_bundle, self.options.bundle, self.options.anonymizer)

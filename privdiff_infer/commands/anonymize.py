@@ -29,7 +29,7 @@ from privdiff_infer.image_files import OutputFormat
 from privdiff_infer.model.bundle import DEFAULT_BUNDLE, find_bundle
 from privdiff_infer.model_grid import OutputSize
 from privdiff_infer.release import Status
-from privdiff_infer.sources import find_sources
+from privdiff_infer.sources import Source, find_sources
 from privdiff_infer.vocabulary import Precision, Profile
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def anonymize(
     sources: Annotated[
         list[str],
         typer.Argument(
-            help="Files, folders or patterns of DICOM, PNG, JPEG, NIfTI or NRRD images."
+            help="Files, folders or patterns of DICOM, PNG, JPEG, NIfTI or NRRD images; or "
+            "dicomweb+https://HOST/PATH?Modality=DX,CR, a query of a store."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of this run.")],
@@ -112,7 +113,7 @@ def demo(
 
 def _perform(
     run: Run,
-    files: Sequence[Path],
+    files: Sequence[Source],
     as_json: bool,
     expected: Collection[Status] = (Status.RELEASED,),
 ) -> int:
@@ -140,7 +141,7 @@ def _perform(
     return EXIT_DONE if complete and set(counts) <= set(expected) else EXIT_INCOMPLETE
 
 
-def _follow(run: Run, files: Sequence[Path], *, quiet: bool) -> None:
+def _follow(run: Run, files: Sequence[Source], *, quiet: bool) -> None:
     """Show progress on stderr and print one line per image that was not done."""
     from rich.console import Console
     from rich.progress import (
