@@ -52,7 +52,10 @@ MAX_RETRY_AFTER_SECONDS = 30.0
 PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers that can be another one later (RFC 9110, RFC 6585)."""
 
-GOSSIPS = ("dicomweb_client", "dicomweb_client.web", "urllib3", "urllib3.connectionpool")
+WILDCARDS = {"%2A": "*", "%3F": "?"}
+"""Of attribute matching (PS3.4 C.2.2.2.4), as `dicomweb_client` and as servers write them."""
+
+GOSSIPS = ("dicomweb_client.web", "retrying", "urllib3.connectionpool", "urllib3.util.retry")
 """Loggers that write URLs, thus UIDs."""
 
 
@@ -123,6 +126,16 @@ class DicomwebSession(requests.Session):
         self.timeout = (CONNECT_SECONDS, access.answer_seconds)
         for scheme in ("http://", "https://"):
             self.mount(scheme, _BoundedAdapter(WHOLE_ANSWER * access.answer_seconds))
+
+    def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
+        """Write wildcards as they are, which a query may (RFC 3986 3.4): Orthanc 1.10 wants it."""
+        prepared = super().prepare_request(request)
+        if prepared.url:
+            address, mark, query = prepared.url.partition("?")
+            for escaped, plain in WILDCARDS.items():
+                query = query.replace(escaped, plain)
+            prepared.url = address + mark + query
+        return prepared
 
     def merge_environment_settings(self, *arguments: Any, **named: Any) -> Any:
         """Let our CA win over REQUESTS_CA_BUNDLE, which `requests` prefers otherwise."""
