@@ -24,7 +24,6 @@ from privdiff_infer.journal import Figures, Journal, Outcome
 from privdiff_infer.radiograph import Radiograph, read_radiograph
 from privdiff_infer.release import (
     OutputFolders,
-    Review,
     Row,
     Status,
     discard_results_without_row,
@@ -171,7 +170,6 @@ def _write(
         sha256=sha256,
         status=Status.HELD if held else Status.RELEASED,
         reason=result.held_reason or "",
-        review=Review.PENDING,
     )
     figures = Figures(
         result.identity_similarity,

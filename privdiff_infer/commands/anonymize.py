@@ -88,7 +88,8 @@ def anonymize(
         workers=workers,
         resume=resume,
     )
-    raise typer.Exit(_perform(Run(options), files, as_json))
+    with Run(options) as run:
+        raise typer.Exit(_perform(run, files, as_json))
 
 
 def demo(
@@ -105,9 +106,9 @@ def demo(
 
     bundle = find_bundle(DEFAULT_BUNDLE)
     discard_demo(output)
-    run = Run(RunOptions(out=output, bundle=bundle, seed=DEMO_SEED, demo=True))
     expected = (Status.RELEASED, Status.HELD)
-    raise typer.Exit(_perform(run, find_sources([str(SAMPLE)]), as_json, expected))
+    with Run(RunOptions(out=output, bundle=bundle, seed=DEMO_SEED, demo=True)) as run:
+        raise typer.Exit(_perform(run, find_sources([str(SAMPLE)]), as_json, expected))
 
 
 def _perform(
