@@ -25,8 +25,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 from typing_extensions import Self
 
-from privdiff_infer.errors import AuditError, OutputError
-from privdiff_infer.keys import load_key
+from privdiff_infer.errors import AuditError, OutputError, SecretError
+from privdiff_infer.keys import find_key, load_key
 from privdiff_infer.release import (
     PRIVATE_MODE,
     OutputFolders,
@@ -326,14 +326,13 @@ class AuditLog:
 
 
 def load_audit_key() -> bytes:
-    """Return the audit key; see `keys.load_key`.
-
-    Raises
-    ------
-    SecretError
-        If it can neither be read nor created.
-    """
+    """Return the audit key for a new log, and create it on first use; see `keys.load_key`."""
     return load_key(KEY_VARIABLE, KEY_NAME)
+
+
+def find_audit_key() -> bytes | None:
+    """Return the audit key for a log that exists, or None; see `keys.find_key`."""
+    return find_key(KEY_VARIABLE, KEY_NAME)
 
 
 @contextmanager
@@ -353,7 +352,13 @@ def continued_log(folders: OutputFolders) -> Iterator[AuditLog]:
         raise OutputError(
             f"{folders.root} holds no run with an audit log", "name the folder of a run"
         )
-    with AuditLog(folders.audit, load_audit_key()) as log:
+    key = find_audit_key()
+    if key is None:
+        raise SecretError(
+            "there is no audit key here, and a new one cannot continue a log",
+            f"name the key of this run with {KEY_VARIABLE}",
+        )
+    with AuditLog(folders.audit, key) as log:
         _check_end(log, folders)
         _check_inputs(log, folders)
         yield log

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from privdiff_infer.audit import AuditLog, Event, file_digest
 from privdiff_infer.errors import ImageRejected, OutputError, PrivDiffError
-from privdiff_infer.ledger import Result, results
+from privdiff_infer.result_states import Result, results
 from privdiff_infer.release import (
     PRIVATE_MODE,
     OutputFolders,

@@ -16,7 +16,7 @@ APPLICATION = "privdiff"
 
 KEY_BYTES = 32
 MIN_LENGTH = 32
-"""Bytes without white space around: 256 random bits in any printable form have so many."""
+"""Bytes of a key, without white space around: 256 random bits in any printable form have them."""
 
 MAX_LENGTH = 4096
 """Bytes; something longer is no key but a file named by mistake."""
@@ -60,6 +60,21 @@ def load_key(variable: str, name: str) -> bytes:
             f"check permissions, or name a key file with {variable}",
         ) from error
     return _read(path)
+
+
+def find_key(variable: str, name: str) -> bytes | None:
+    """Return the secret as `load_key` does, but create none: None where there is no file of it.
+
+    For what a new key is no use, such as checking what was made with the old one.
+
+    Raises
+    ------
+    SecretError
+        If a file was named and cannot be read, or the file is not as `load_key` wants it.
+    """
+    if not os.environ.get(variable) and not (Path(typer.get_app_dir(APPLICATION)) / name).exists():
+        return None
+    return load_key(variable, name)
 
 
 def _read(path: Path) -> bytes:

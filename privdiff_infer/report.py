@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from privdiff_infer.audit import Anchor
 from privdiff_infer.journal import Outcome
-from privdiff_infer.ledger import Decision
+from privdiff_infer.result_states import Decision
 from privdiff_infer.release import (
     OutputFolders,
     Review,

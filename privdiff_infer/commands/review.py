@@ -16,7 +16,7 @@ from privdiff_infer.errors import OptionError
 from privdiff_infer.release import Review, is_released
 
 if TYPE_CHECKING:
-    from privdiff_infer.ledger import Decision
+    from privdiff_infer.result_states import Decision
 
 
 def review(
