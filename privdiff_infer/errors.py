@@ -91,6 +91,10 @@ class OutputError(PrivDiffError):
     """A result cannot be written (no permission, disk full, folder in use)."""
 
 
+class SecretError(PrivDiffError):
+    """A key file is missing, too short, or open to others."""
+
+
 class BundleError(PrivDiffError):
     """A model bundle is missing, damaged or not meant for the requested use."""
 
