@@ -18,10 +18,14 @@ from privdiff_infer import __version__
 from privdiff_infer.anonymizer import Anonymizer, AnonymizerOptions, operating_strength
 from privdiff_infer.batch import Batch, run_batch
 from privdiff_infer.device import pick_device
+from privdiff_infer.dicom.derived import Derivation, DicomOutput
+from privdiff_infer.dicom.profile_table import Option
+from privdiff_infer.dicom.pseudonyms import Pseudonyms
 from privdiff_infer.errors import OptionError, OutputError
 from privdiff_infer.image_files import OutputFormat
 from privdiff_infer.journal import Journal, Outcome
 from privdiff_infer.model.bundle import verify_bundle
+from privdiff_infer.profiles import PROFILES
 from privdiff_infer.release import (
     OutputFolders,
     json_bytes,
@@ -53,6 +57,8 @@ class RunOptions:
         Number of processes.
     resume
         Whether to continue an earlier run in `out`.
+    retain
+        Options of the confidentiality profile, for DICOM results.
     demo
         Whether this is the demonstration, whose folder the next one may replace.
     """
@@ -64,6 +70,7 @@ class RunOptions:
     seed: int | None = None
     workers: int = 1
     resume: bool = False
+    retain: frozenset[Option] = frozenset()
     demo: bool = False
 
 
@@ -83,6 +90,8 @@ class Run:
         If an option is out of range, or differs from those of the run that is continued.
     OutputError
         If the folder is in use or cannot be written.
+    SecretError
+        If DICOM may be written and there is no usable key.
     """
 
     def __init__(self, options: RunOptions) -> None:
@@ -91,8 +100,10 @@ class Run:
         self.strength = operating_strength(self.bundle, options.anonymizer)
         pick_device(options.anonymizer.device)
         self.folders = OutputFolders(options.out)
+        dicom = self._dicom_output() if options.output_format.may_be_dicom else None
+        self.key_fingerprint = Pseudonyms.load().fingerprint if dicom else None
         seed = self._open()
-        self.batch = Batch(options.out, seed, options.output_format)
+        self.batch = Batch(options.out, seed, options.output_format, dicom)
         self.journal = Journal(self.folders)
 
     def outcomes(
@@ -121,6 +132,14 @@ class Run:
         failures = [failure for write in writers if (failure := _failure(write))]
         if failures:
             raise failures[0]
+
+    def _dicom_output(self) -> DicomOutput:
+        chosen, bundle = self.options.anonymizer, self.bundle
+        steps = chosen.num_inference_steps or PROFILES[chosen.profile].num_inference_steps
+        derivation = Derivation(
+            bundle.name, bundle.version, bundle.sha256, chosen.profile, self.strength, steps
+        )
+        return DicomOutput(derivation, self.options.retain)
 
     def _open(self) -> str:
         """Create or reopen the folders; return the seed of the run."""
@@ -165,6 +184,8 @@ class Run:
             **{name: _plain(value) for name, value in options.items()},
             "strength": self.strength,
             "output_format": self.options.output_format.value,
+            "retain": sorted(option.value for option in self.options.retain),
+            "key_fingerprint": self.key_fingerprint,
             "demo": self.options.demo,
             "model": self.bundle.name,
             "model_sha256": self.bundle.sha256,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from enum import Enum
 from io import BytesIO
@@ -191,6 +192,7 @@ def derived_dataset(
     result: AnonymizedImage,
     source: Radiograph,
     profile: ConfidentialityProfile,
+    pseudonyms: Pseudonyms,
     derivation: Derivation,
     image_seed: int,
     text_state: TextState,
@@ -210,6 +212,8 @@ def derived_dataset(
         What it was made from.
     profile
         Decides what of the source's attributes is kept.
+    pseudonyms
+        Of the same key, for the new UIDs.
     derivation
         How the image came about.
     image_seed
@@ -224,7 +228,7 @@ def derived_dataset(
     """
     original = source.dataset
     if original is None:
-        original = _attributes_of_file(source, profile.pseudonyms)
+        original = _attributes_of_file(source, pseudonyms)
     with silent_pydicom():
         dataset = profile.deidentify(original, pixels_checked=text_state is TextState.CHECKED)
         _remove_what_described_other_pixels(dataset)
@@ -238,7 +242,8 @@ def derived_dataset(
             _name_source(dataset, original)
         if Option.CLEAN_RECOGNIZABLE_VISUAL_FEATURES in profile.options:
             dataset.RecognizableVisualFeatures = "NO"
-        _identify(dataset, kind, source, original, profile, derivation, image_seed)
+        parameters = json.dumps([asdict(derivation), sorted(profile.options)], sort_keys=True)
+        _identify(dataset, source, original, pseudonyms, parameters, image_seed)
     return dataset
 
 
@@ -273,27 +278,40 @@ def without_burned_in_text(content: bytes) -> bytes:
     return encode_dicom(dataset)
 
 
-@dataclass(frozen=True)
 class DicomEncoder:
-    """Results of a run as bytes of DICOM files; holds the key, so each process makes its own.
+    """Turns the results of a run into DICOM files; holds the key, so each process makes its own.
 
-    Attributes
+    Parameters
     ----------
-    profile
-        Decides what of the sources' attributes is kept.
+    pseudonyms
+        Of the key.
+    options
+        Of the confidentiality profile.
     derivation
         How results come about.
     """
 
-    profile: ConfidentialityProfile
-    derivation: Derivation
+    def __init__(
+        self, pseudonyms: Pseudonyms, options: Collection[Option], derivation: Derivation
+    ) -> None:
+        self._pseudonyms = pseudonyms
+        self._profile = ConfidentialityProfile(pseudonyms, options)
+        self._derivation = derivation
 
     def encode(
         self, result: AnonymizedImage, source: Radiograph, image_seed: int, text_state: TextState
     ) -> bytes:
         """Return one file; see `derived_dataset`."""
         return encode_dicom(
-            derived_dataset(result, source, self.profile, self.derivation, image_seed, text_state)
+            derived_dataset(
+                result,
+                source,
+                self._profile,
+                self._pseudonyms,
+                self._derivation,
+                image_seed,
+                text_state,
+            )
         )
 
 
@@ -320,9 +338,7 @@ class DicomOutput:
         SecretError
             If there is no usable key.
         """
-        return DicomEncoder(
-            ConfidentialityProfile(Pseudonyms.load(), self.options), self.derivation
-        )
+        return DicomEncoder(Pseudonyms.load(), self.options, self.derivation)
 
 
 def _attributes_of_file(source: Radiograph, pseudonyms: Pseudonyms) -> Dataset:
@@ -467,11 +483,10 @@ def _name_source(dataset: Dataset, original: Dataset) -> None:
 
 def _identify(
     dataset: Dataset,
-    kind: _Kind,
     source: Radiograph,
     original: Dataset,
-    profile: ConfidentialityProfile,
-    derivation: Derivation,
+    pseudonyms: Pseudonyms,
+    parameters: str,
     image_seed: int,
 ) -> None:
     """Give the instance and its series keyed UIDs, also under Retain UIDs: they are new.
@@ -479,20 +494,22 @@ def _identify(
     One series holds what came of one series of the source with the same parameters. The UID of an
     instance depends on everything in it, the pixels too, so that no two ever share one.
     """
-    uids = profile.pseudonyms
     instance = source.sop_instance_uid or source.digest
-    parameters = json.dumps(
-        [asdict(derivation), sorted(option.value for option in profile.options)], sort_keys=True
-    )
-    study, series = text(original, "StudyInstanceUID"), text(original, "SeriesInstanceUID")
-    if study is None:
-        dataset.StudyInstanceUID = uids.instance_uid(instance, "study")
-    dataset.SeriesInstanceUID = uids.instance_uid(series or instance, "series", parameters)
-    content = hashlib.sha256(encode_content(dataset)).hexdigest()
-    dataset.SOPInstanceUID = uids.instance_uid(instance, parameters, str(image_seed), content)
-    dataset.file_meta.MediaStorageSOPClassUID = kind.sop_class
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    if text(original, "StudyInstanceUID") is None:
+        dataset.StudyInstanceUID = pseudonyms.instance_uid(instance, "study")
+    series = text(original, "SeriesInstanceUID") or instance
+    dataset.SeriesInstanceUID = pseudonyms.instance_uid(series, "series", parameters)
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    parts = (instance, parameters, str(image_seed))
+    _name_instance(dataset, pseudonyms.instance_uid(*parts))
+    content = hashlib.sha256(encode_dicom(dataset)).hexdigest()
+    _name_instance(dataset, pseudonyms.instance_uid(*parts, content))
+
+
+def _name_instance(dataset: Dataset, uid: str) -> None:
+    dataset.SOPInstanceUID = uid
+    dataset.file_meta.MediaStorageSOPInstanceUID = uid
 
 
 def _code(value: str, meaning: str) -> Dataset:
