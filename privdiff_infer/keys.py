@@ -16,7 +16,7 @@ APPLICATION = "privdiff"
 
 KEY_BYTES = 32
 MIN_LENGTH = 32
-"""Bytes of a key file, without white space around: 256 random bits in any printable form have it."""
+"""Bytes of a key, without white space around: 256 random bits in any printable form have them."""
 
 MAX_LENGTH = 4096
 """Bytes; something longer is no key but a file named by mistake."""
@@ -73,9 +73,7 @@ def _read(path: Path) -> bytes:
             "check its name and permissions, or restore it from a backup",
         ) from error
     if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise SecretError(
-            f"the key file {path} is open to other users", f"type: chmod 600 {path}"
-        )
+        raise SecretError(f"the key file {path} is open to other users", f"type: chmod 600 {path}")
     key = content.strip()
     if not MIN_LENGTH <= len(key) <= MAX_LENGTH:
         raise SecretError(

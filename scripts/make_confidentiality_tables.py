@@ -1,8 +1,9 @@
-"""Make the tables of privdiff_infer/dicom from facts of the DICOM standard.
+r"""Make the tables of privdiff_infer/dicom from facts of the DICOM standard.
 
 Run it from the root of the repository with the extra ``test`` installed:
 
-    python scripts/make_confidentiality_tables.py ../shared/standard/confidentiality_profile_attributes.json
+    python scripts/make_confidentiality_tables.py \
+        ../shared/standard/confidentiality_profile_attributes.json
 
 ``table_e1_1.json`` holds action and options of every row of PS3.15 Table E.1-1: those of the
 2025 edition from the given file, and those that the 2026c edition adds, with their basic action
@@ -71,9 +72,7 @@ Row = tuple[str, str, dict[str, str]]
 
 def profile_rows(published: list[dict[str, str]]) -> list[Row]:
     """Return (tag or pattern, action, options) of every row, sorted."""
-    rows = [
-        (_tag(record["id"]), record["basicProfile"], _options(record)) for record in published
-    ]
+    rows = [(_tag(record["id"]), record["basicProfile"], _options(record)) for record in published]
     known = {tag for tag, _, _ in rows}
     rows += [(tag, action, {}) for tag, action in _rows_of_2026c() if tag not in known]
     return sorted(rows, key=lambda row: row[0])

@@ -50,7 +50,9 @@ DUMMIES: dict[str, object] = {
 CONTENT_SEQUENCE = 0x0040A730
 
 
-def dummy(tag: int, vr: str, first_item: Dataset | None, new_uid: Callable[[str], str]) -> DataElement:
+def dummy(
+    tag: int, vr: str, first_item: Dataset | None, new_uid: Callable[[str], str]
+) -> DataElement:
     """Return an element of a type 1 attribute with a value that tells nothing.
 
     A sequence gets one item: a code that says "unknown", a line of text for a report, or else

@@ -38,9 +38,7 @@ MEANINGS = {
     Option.CLEAN_GRAPHICS.value: "Clean Graphics Option",
     Option.CLEAN_STRUCTURED_CONTENT.value: "Clean Structured Content Option",
     Option.CLEAN_DESCRIPTORS.value: "Clean Descriptors Option",
-    Option.RETAIN_FULL_DATES.value: (
-        "Retain Longitudinal Temporal Information Full Dates Option"
-    ),
+    Option.RETAIN_FULL_DATES.value: ("Retain Longitudinal Temporal Information Full Dates Option"),
     Option.RETAIN_MODIFIED_DATES.value: (
         "Retain Longitudinal Temporal Information Modified Dates Option"
     ),
