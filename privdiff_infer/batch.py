@@ -38,6 +38,7 @@ from privdiff_infer.workers import WorkerPool
 
 if TYPE_CHECKING:
     from privdiff_infer.anonymizer import AnonymizedImage
+    from privdiff_infer.dicom.derived import DicomEncoder, DicomOutput
 
 logger = logging.getLogger(__name__)
 
@@ -69,16 +70,23 @@ class Batch:
         Seed of the run (see `seeds.run_seed`).
     output_format
         Format of results.
+    dicom
+        What DICOM results need; None if the format has none.
     """
 
     out: Path
     seed: str
     output_format: OutputFormat
+    dicom: DicomOutput | None = None
 
     @property
     def folders(self) -> OutputFolders:
         """The folders below OUT."""
         return OutputFolders(self.out)
+
+    def encoder(self) -> DicomEncoder | None:
+        """Read the key, if DICOM is written."""
+        return self.dicom.encoder() if self.dicom else None
 
 
 AnonymizerFactory = Callable[[], ImageAnonymizer]
@@ -128,7 +136,11 @@ def run_batch(
 
 
 def anonymize_file(
-    path: Path, batch: Batch, anonymizer: ImageAnonymizer, progress: StepProgress | None = None
+    path: Path,
+    batch: Batch,
+    anonymizer: ImageAnonymizer,
+    encoder: DicomEncoder | None,
+    progress: StepProgress | None = None,
 ) -> Outcome:
     """Do one file; every error that it can cause becomes its row."""
     radiograph: Radiograph | None = None
@@ -137,7 +149,7 @@ def anonymize_file(
         radiograph = read_radiograph(path)
         seed = image_seed(batch.seed, radiograph.digest)
         result = anonymizer.anonymize(radiograph, seed, progress)
-        return _write(path, radiograph, seed, result, batch)
+        return _write(path, radiograph, seed, result, batch, encoder)
     except Exception as error:  # one bad file never stops a batch
         return _without_result(path, radiograph, _explained(error))
 
@@ -149,7 +161,12 @@ def _check_is_no_folder(path: Path) -> None:
 
 
 def _write(
-    path: Path, radiograph: Radiograph, seed: int, result: AnonymizedImage, batch: Batch
+    path: Path,
+    radiograph: Radiograph,
+    seed: int,
+    result: AnonymizedImage,
+    batch: Batch,
+    encoder: DicomEncoder | None,
 ) -> Outcome:
     """Write the result, then the pictures of it; what an error leaves goes when the batch ends."""
     name = release_name(seed)
@@ -158,9 +175,12 @@ def _write(
     target = (
         batch.folders.held if held else batch.folders.images
     ) / f"{name}{output_format.suffix}"
-    content = encode_image(result.pixels, result.spacing_mm, output_format)
+    if output_format is OutputFormat.DICOM:
+        content = _dicom_file(radiograph, seed, result, encoder)
+    else:
+        content = encode_image(result.pixels, result.spacing_mm, output_format)
     sha256 = write_private(target, content) if held else write_released(target, content)
-    if not held and output_format is OutputFormat.NRRD:
+    if not held and target.suffix != ".png":
         _write_preview(batch.folders, target, result)
     write_review_pictures(batch.folders.review, name, radiograph.pixels, result.pixels)
     row = Row(
@@ -179,6 +199,16 @@ def _write(
         result.attempts,
     )
     return Outcome(row, HELD_RESULT if held else "", radiograph.digest, figures)
+
+
+def _dicom_file(
+    radiograph: Radiograph, seed: int, result: AnonymizedImage, encoder: DicomEncoder | None
+) -> bytes:
+    from privdiff_infer.dicom.derived import TextState  # slow to import, and not always needed
+
+    if encoder is None:
+        raise OptionError("this run cannot write DICOM files", "give the batch a DicomOutput")
+    return encoder.encode(result, radiograph, seed, TextState.UNCHECKED)
 
 
 def _write_preview(folders: OutputFolders, target: Path, result: AnonymizedImage) -> None:
@@ -228,9 +258,9 @@ def _in_this_process(
 ) -> Iterator[Outcome]:
     if not paths:
         return
-    anonymizer = factory()
+    anonymizer, encoder = factory(), batch.encoder()
     for path in paths:
-        yield journal.add(anonymize_file(path, batch, anonymizer, progress))
+        yield journal.add(anonymize_file(path, batch, anonymizer, encoder, progress))
 
 
 def _in_processes(
@@ -250,7 +280,8 @@ def _in_processes(
 
 
 def _job(factory: AnonymizerFactory, batch: Batch) -> Callable[[Path], Outcome]:
-    return partial(anonymize_file, batch=batch, anonymizer=factory())
+    """Load the model and read the key, in the process that will use them."""
+    return partial(anonymize_file, batch=batch, anonymizer=factory(), encoder=batch.encoder())
 
 
 def _died(path: Path) -> Outcome:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from privdiff_infer.audit import AuditLog, Event, file_digest
 from privdiff_infer.errors import ImageRejected, OutputError, PrivDiffError
-from privdiff_infer.result_states import Result, results
 from privdiff_infer.release import (
     PRIVATE_MODE,
     OutputFolders,
@@ -20,6 +19,7 @@ from privdiff_infer.release import (
     reporting_disk_errors,
     write_private,
 )
+from privdiff_infer.result_states import Result, results
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from functools import partial
 from privdiff_infer.audit import AuditLog, Event
 from privdiff_infer.errors import OutputError
 from privdiff_infer.journal import Outcome
-from privdiff_infer.result_states import decisions_of, results
 from privdiff_infer.release import OutputFolders, write_crosswalk
 from privdiff_infer.report import RunFacts, write_release_report, write_review
+from privdiff_infer.result_states import decisions_of, results
 
 
 def write_records(folders: OutputFolders, outcomes: Sequence[Outcome], log: AuditLog) -> None:

@@ -160,13 +160,13 @@ class OutputFolders:
 
 
 def preview_name(file: Path) -> Path:
-    """Return the picture that a browser shows for a result: itself, or a PNG beside NRRD.
+    """Return the picture that a browser shows for a result: itself, or a PNG beside it.
 
     Both names are relative to release/.
 
     Examples
     --------
-    >>> preview_name(Path("images/cxr-1.nrrd")).as_posix()
+    >>> preview_name(Path("images/cxr-1.dcm")).as_posix()
     'previews/cxr-1.png'
     """
     if file.suffix == ".png":

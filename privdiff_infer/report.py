@@ -18,7 +18,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from privdiff_infer.audit import Anchor
 from privdiff_infer.journal import Outcome
-from privdiff_infer.result_states import Decision
 from privdiff_infer.release import (
     OutputFolders,
     Review,
@@ -28,6 +27,7 @@ from privdiff_infer.release import (
     write_private,
     write_released,
 )
+from privdiff_infer.result_states import Decision
 from privdiff_infer.review_pictures import KINDS
 
 TEXT_CHECK = "not checked"

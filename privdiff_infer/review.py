@@ -10,9 +10,9 @@ from pathlib import Path
 from privdiff_infer.audit import AuditLog, Event, continued_log, file_digest
 from privdiff_infer.errors import AuditError, OptionError
 from privdiff_infer.journal import Journal
-from privdiff_infer.result_states import EVENTS, Decision, decisions_of
 from privdiff_infer.records import write_records
 from privdiff_infer.release import OutputFolders, Review, is_released, write_released
+from privdiff_infer.result_states import EVENTS, Decision, decisions_of
 
 DICOM_SUFFIX = ".dcm"
 

@@ -21,10 +21,14 @@ from privdiff_infer.anonymizer import Anonymizer, AnonymizerOptions, operating_s
 from privdiff_infer.audit import AuditLog, Event, continued_log, load_audit_key
 from privdiff_infer.batch import Batch, run_batch
 from privdiff_infer.device import pick_device
+from privdiff_infer.dicom.derived import Derivation, DicomOutput
+from privdiff_infer.dicom.profile_table import Option
+from privdiff_infer.dicom.pseudonyms import Pseudonyms
 from privdiff_infer.errors import OptionError, OutputError
 from privdiff_infer.image_files import OutputFormat
 from privdiff_infer.journal import Journal, Outcome
 from privdiff_infer.model.bundle import verify_bundle
+from privdiff_infer.profiles import PROFILES
 from privdiff_infer.records import write_records
 from privdiff_infer.release import OutputFolders, json_bytes, reporting_disk_errors, write_private
 from privdiff_infer.seeds import run_seed
@@ -50,6 +54,8 @@ class RunOptions:
         Number of processes.
     resume
         Whether to continue an earlier run in `out`.
+    retain
+        Options of the confidentiality profile, for DICOM results.
     demo
         Whether this is the demonstration, whose folder the next one may replace.
     """
@@ -61,6 +67,7 @@ class RunOptions:
     seed: int | None = None
     workers: int = 1
     resume: bool = False
+    retain: frozenset[Option] = frozenset()
     demo: bool = False
 
 
@@ -85,7 +92,7 @@ class Run:
     AuditError
         If the audit log of the run that is continued was changed.
     SecretError
-        If there is no audit key.
+        If there is no audit key, or DICOM may be written and there is no usable key for it.
     """
 
     def __init__(self, options: RunOptions) -> None:
@@ -94,10 +101,12 @@ class Run:
         self.strength = operating_strength(self.bundle, options.anonymizer)
         pick_device(options.anonymizer.device)
         self.folders = OutputFolders(options.out)
+        dicom = self._dicom_output() if options.output_format.may_be_dicom else None
+        self.key_fingerprint = Pseudonyms.load().fingerprint if dicom else None
         self._held = ExitStack()
         try:
             seed, self.log = self._open()
-            self.batch = Batch(options.out, seed, options.output_format)
+            self.batch = Batch(options.out, seed, options.output_format, dicom)
             self.journal = Journal(self.folders, self.log)
         except BaseException:
             self._held.close()
@@ -129,6 +138,14 @@ class Run:
             If one cannot be written; the others are, and nothing is sealed.
         """
         write_records(self.folders, self.journal.outcomes, self.log)
+
+    def _dicom_output(self) -> DicomOutput:
+        chosen, bundle = self.options.anonymizer, self.bundle
+        steps = chosen.num_inference_steps or PROFILES[chosen.profile].num_inference_steps
+        derivation = Derivation(
+            bundle.name, bundle.version, bundle.sha256, chosen.profile, self.strength, steps
+        )
+        return DicomOutput(derivation, self.options.retain)
 
     def _open(self) -> tuple[str, AuditLog]:
         """Create or reopen the folders; return the seed of the run and its audit log, held."""
@@ -178,6 +195,8 @@ class Run:
             **{name: _plain(value) for name, value in options.items()},
             "strength": self.strength,
             "output_format": self.options.output_format.value,
+            "retain": sorted(option.value for option in self.options.retain),
+            "key_fingerprint": self.key_fingerprint,
             "demo": self.options.demo,
             "model": self.bundle.name,
             "model_version": self.bundle.version,
