@@ -23,7 +23,6 @@ from privdiff_infer.journal import Figures, Journal, Outcome
 from privdiff_infer.radiograph import Radiograph, decode_radiograph
 from privdiff_infer.release import (
     OutputFolders,
-    Review,
     Row,
     Status,
     discard_results_without_row,
@@ -39,6 +38,7 @@ from privdiff_infer.workers import WorkerPool
 
 if TYPE_CHECKING:
     from privdiff_infer.anonymizer import AnonymizedImage
+    from privdiff_infer.dicom.derived import DicomEncoder, DicomOutput
 
 logger = logging.getLogger(__name__)
 
@@ -70,16 +70,23 @@ class Batch:
         Seed of the run (see `seeds.run_seed`).
     output_format
         Format of results.
+    dicom
+        What DICOM results need; None if the format has none.
     """
 
     out: Path
     seed: str
     output_format: OutputFormat
+    dicom: DicomOutput | None = None
 
     @property
     def folders(self) -> OutputFolders:
         """The folders below OUT."""
         return OutputFolders(self.out)
+
+    def encoder(self) -> DicomEncoder | None:
+        """Read the key, if DICOM is written."""
+        return self.dicom.encoder() if self.dicom else None
 
 
 AnonymizerFactory = Callable[[], ImageAnonymizer]
@@ -129,7 +136,11 @@ def run_batch(
 
 
 def anonymize_source(
-    source: Source, batch: Batch, anonymizer: ImageAnonymizer, progress: StepProgress | None = None
+    source: Source,
+    batch: Batch,
+    anonymizer: ImageAnonymizer,
+    encoder: DicomEncoder | None,
+    progress: StepProgress | None = None,
 ) -> Outcome:
     """Do one source; every error that it can cause becomes its row."""
     radiograph: Radiograph | None = None
@@ -137,13 +148,18 @@ def anonymize_source(
         radiograph = decode_radiograph(read_source(source))
         seed = image_seed(batch.seed, radiograph.digest)
         result = anonymizer.anonymize(radiograph, seed, progress)
-        return _write(source, radiograph, seed, result, batch)
+        return _write(source, radiograph, seed, result, batch, encoder)
     except Exception as error:  # one bad file never stops a batch
         return _without_result(source, radiograph, _explained(error))
 
 
 def _write(
-    source: Source, radiograph: Radiograph, seed: int, result: AnonymizedImage, batch: Batch
+    source: Source,
+    radiograph: Radiograph,
+    seed: int,
+    result: AnonymizedImage,
+    batch: Batch,
+    encoder: DicomEncoder | None,
 ) -> Outcome:
     """Write the result, then the pictures of it; what an error leaves goes when the batch ends."""
     name = release_name(seed)
@@ -152,9 +168,12 @@ def _write(
     target = (
         batch.folders.held if held else batch.folders.images
     ) / f"{name}{output_format.suffix}"
-    content = encode_image(result.pixels, result.spacing_mm, output_format)
+    if output_format is OutputFormat.DICOM:
+        content = _dicom_file(radiograph, seed, result, encoder)
+    else:
+        content = encode_image(result.pixels, result.spacing_mm, output_format)
     sha256 = write_private(target, content) if held else write_released(target, content)
-    if not held and output_format is OutputFormat.NRRD:
+    if not held and target.suffix != ".png":
         _write_preview(batch.folders, target, result)
     write_review_pictures(batch.folders.review, name, radiograph.pixels, result.pixels)
     row = Row(
@@ -164,7 +183,6 @@ def _write(
         sha256=sha256,
         status=Status.HELD if held else Status.RELEASED,
         reason=result.held_reason or "",
-        review=Review.PENDING,
     )
     figures = Figures(
         result.identity_similarity,
@@ -174,6 +192,16 @@ def _write(
         result.attempts,
     )
     return Outcome(row, HELD_RESULT if held else "", radiograph.digest, figures)
+
+
+def _dicom_file(
+    radiograph: Radiograph, seed: int, result: AnonymizedImage, encoder: DicomEncoder | None
+) -> bytes:
+    from privdiff_infer.dicom.derived import TextState  # slow to import, and not always needed
+
+    if encoder is None:
+        raise OptionError("this run cannot write DICOM files", "give the batch a DicomOutput")
+    return encoder.encode(result, radiograph, seed, TextState.UNCHECKED)
 
 
 def _write_preview(folders: OutputFolders, target: Path, result: AnonymizedImage) -> None:
@@ -223,9 +251,9 @@ def _in_this_process(
 ) -> Iterator[Outcome]:
     if not sources:
         return
-    anonymizer = factory()
+    anonymizer, encoder = factory(), batch.encoder()
     for source in sources:
-        yield journal.add(anonymize_source(source, batch, anonymizer, progress))
+        yield journal.add(anonymize_source(source, batch, anonymizer, encoder, progress))
 
 
 def _in_processes(
@@ -245,7 +273,8 @@ def _in_processes(
 
 
 def _job(factory: AnonymizerFactory, batch: Batch) -> Callable[[Source], Outcome]:
-    return partial(anonymize_source, batch=batch, anonymizer=factory())
+    """Load the model and read the key, in the process that will use them."""
+    return partial(anonymize_source, batch=batch, anonymizer=factory(), encoder=batch.encoder())
 
 
 def _died(source: Source) -> Outcome:

@@ -115,6 +115,14 @@ class StoreError(PrivDiffError):
         self.retry_after = retry_after
 
 
+class SecretError(PrivDiffError):
+    """A key file is missing, too short, or open to others."""
+
+
+class AuditError(PrivDiffError):
+    """What the audit log protects was changed, so that nothing may build on it."""
+
+
 class BundleError(PrivDiffError):
     """A model bundle is missing, damaged or not meant for the requested use."""
 

@@ -12,14 +12,18 @@ resolution is one of print.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from privdiff_infer.errors import ImageRejected
 from privdiff_infer.vocabulary import Sex
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 MAX_FILE_BYTES = 512 * 2**20
 MAX_SIDE = 20_000
@@ -58,6 +62,7 @@ class Decoded:
     bits_stored: int
     sop_instance_uid: str | None = None
     header: HeaderFacts = HeaderFacts()
+    dataset: Dataset | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,9 @@ class Radiograph:
         Of a DICOM source; private, for the crosswalk only.
     header
         Facts of the header.
+    dataset
+        All attributes of a DICOM source but its pixels; private, what of it may leave is decided by
+        `dicom.confidentiality`.
     """
 
     pixels: np.ndarray
@@ -87,8 +95,9 @@ class Radiograph:
     digest: str
     source_format: SourceFormat
     bits_stored: int
-    sop_instance_uid: str | None
+    sop_instance_uid: str | None = field(repr=False)
     header: HeaderFacts
+    dataset: Dataset | None = field(default=None, repr=False)
 
 
 def read_radiograph(path: Path) -> Radiograph:
@@ -123,6 +132,7 @@ def decode_radiograph(content: bytes) -> Radiograph:
         bits_stored=decoded.bits_stored,
         sop_instance_uid=decoded.sop_instance_uid,
         header=decoded.header,
+        dataset=decoded.dataset,
     )
 
 

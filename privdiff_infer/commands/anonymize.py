@@ -16,13 +16,16 @@ from privdiff_infer.commands.options import (
     EXIT_INCOMPLETE,
     EXIT_STOPPED,
     SAMPLE,
+    Clean,
     Device,
     Json,
     Model,
     PrecisionOption,
     ProfileOption,
+    Retain,
     Threads,
     Workers,
+    profile_options,
 )
 from privdiff_infer.errors import OutputError
 from privdiff_infer.image_files import OutputFormat
@@ -60,11 +63,13 @@ def anonymize(
         int | None, typer.Option(help="Makes the run repeatable; secret like a key.")
     ] = None,
     output_format: Annotated[
-        OutputFormat, typer.Option("--format", help="auto: NRRD for volumes, else 8-bit PNG.")
+        OutputFormat, typer.Option("--format", help="auto: DICOM for DICOM, NRRD for volumes, PNG.")
     ] = OutputFormat.AUTO,
     output_size: Annotated[
         OutputSize, typer.Option(help="The model's resolution, or the original matrix.")
     ] = OutputSize.MODEL,
+    retain: Retain = None,
+    clean: Clean = None,
     device: Device = "auto",
     precision: PrecisionOption = Precision.FLOAT32,
     workers: Workers = 1,
@@ -88,8 +93,10 @@ def anonymize(
         seed=seed,
         workers=workers,
         resume=resume,
+        retain=profile_options(retain, clean),
     )
-    raise typer.Exit(_perform(Run(options), files, as_json))
+    with Run(options) as run:
+        raise typer.Exit(_perform(run, files, as_json))
 
 
 def demo(
@@ -106,9 +113,10 @@ def demo(
 
     bundle = find_bundle(DEFAULT_BUNDLE)
     discard_demo(output)
-    run = Run(RunOptions(out=output, bundle=bundle, seed=DEMO_SEED, demo=True))
     expected = (Status.RELEASED, Status.HELD)
-    raise typer.Exit(_perform(run, find_sources([str(SAMPLE)]), as_json, expected))
+    options = RunOptions(output, bundle, output_format=OutputFormat.PNG, seed=DEMO_SEED, demo=True)
+    with Run(options) as run:
+        raise typer.Exit(_perform(run, find_sources([str(SAMPLE)]), as_json, expected))
 
 
 def _perform(

@@ -1,1 +1,1 @@
-"""DICOM beyond reading: confidentiality, derived objects, DICOMweb."""
+"""DICOM beyond reading: confidentiality, pseudonyms, derived objects, DICOMweb."""
