@@ -91,6 +91,10 @@ class OutputError(PrivDiffError):
     """A result cannot be written (no permission, disk full, folder in use)."""
 
 
+class PublishError(PrivDiffError):
+    """One result must not be sent; the texts are constant."""
+
+
 class StoreError(PrivDiffError):
     """A DICOMweb store cannot be reached, refuses, or answers with something else.
 

@@ -27,6 +27,7 @@ from privdiff_infer.commands.options import (
     Workers,
     profile_options,
 )
+from privdiff_infer.commands.progress import progress_bar
 from privdiff_infer.errors import OutputError
 from privdiff_infer.image_files import OutputFormat
 from privdiff_infer.model.bundle import DEFAULT_BUNDLE, find_bundle
@@ -151,25 +152,7 @@ def _perform(
 
 def _follow(run: Run, files: Sequence[Source], *, quiet: bool) -> None:
     """Show progress on stderr and print one line per image that was not done."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True, highlight=False, markup=False)
-    with Progress(*columns, console=console, disable=quiet) as progress:
+    with progress_bar(quiet=quiet) as progress:
         images = progress.add_task("Images", total=len(files))
         steps = progress.add_task("  this image", total=None, visible=run.options.workers == 1)
 
@@ -180,7 +163,9 @@ def _follow(run: Run, files: Sequence[Source], *, quiet: bool) -> None:
             for outcome in outcomes:
                 progress.advance(images)
                 if outcome.row.status is not Status.RELEASED:
-                    console.print(f"{outcome.row.source}: {outcome.row.reason}", soft_wrap=True)
+                    progress.console.print(
+                        f"{outcome.row.source}: {outcome.row.reason}", soft_wrap=True
+                    )
 
 
 def _write_reports(run: Run) -> bool:
