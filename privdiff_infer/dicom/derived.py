@@ -87,15 +87,17 @@ class Derivation:
 class _Kind:
     """One SOP class that is written.
 
-    `stated` are type 1 attributes of its modules with the value for a source that states none;
-    `empty` are those of type 2.
+    `stated` are attributes that its modules require with the value for a source that states none;
+    `empty` are those that may be empty (type 2).
     """
 
     sop_class: UID
-    modality: str
     stated: dict[str, str]
     empty: tuple[str, ...]
 
+
+COMMON_STATED = {"BodyPartExamined": "CHEST"}
+"""The gates let nothing else through."""
 
 COMMON_EMPTY = (
     "PatientName",
@@ -115,18 +117,18 @@ COMMON_EMPTY = (
 
 DX = _Kind(
     DigitalXRayImageStorageForPresentation,
-    "DX",
     # The chest is no paired part. Displayed grey goes with density, so with the logarithm.
-    {"ImageLaterality": "U", "PixelIntensityRelationship": "LOG"},
+    {"Modality": "DX", "ImageLaterality": "U", "PixelIntensityRelationship": "LOG"},
     ("Manufacturer", "AnatomicRegionSequence", "DetectorType", "AcquisitionContextSequence"),
 )
 CR = _Kind(
     ComputedRadiographyImageStorage,
-    "CR",
-    {},
-    ("Manufacturer", "BodyPartExamined", "ViewPosition"),
+    {"Modality": "CR"},
+    ("Manufacturer", "ViewPosition"),
 )
-SECONDARY_CAPTURE = _Kind(SecondaryCaptureImageStorage, "OT", {"ConversionType": "SYN"}, ())
+SECONDARY_CAPTURE = _Kind(
+    SecondaryCaptureImageStorage, {"Modality": "OT", "ConversionType": "SYN"}, ()
+)
 
 KEPT_OF_GROUP_0028 = frozenset(
     {
@@ -149,7 +151,9 @@ KEPT_OF_GROUP_0028 = frozenset(
 
 OF_THE_SOURCE_ALONE = (
     (0x00080012, 0x00080016),  # when and by whom the instance was created
+    (0x00181400, 0x00181402),  # what the device did to the pixels
     (0x00181600, 0x00181721),  # shutter and collimator, in pixels of the source's matrix
+    (0x00185020, 0x00185022),  # processing and postprocessing function
     (0x00600000, 0x00610000),  # histogram
     (0x00700000, 0x00710000),  # graphics
     (0x00880200, 0x00880201),  # icon
@@ -403,7 +407,7 @@ def _kind(dataset: Dataset) -> _Kind:
 def _describe(dataset: Dataset, kind: _Kind) -> None:
     """State what kind of object this is, and complete what its modules require."""
     dataset.SOPClassUID = kind.sop_class
-    for keyword, value in {"Modality": kind.modality, **kind.stated}.items():
+    for keyword, value in {**COMMON_STATED, **kind.stated}.items():
         if text(dataset, keyword) is None:
             setattr(dataset, keyword, value)
     for keyword in COMMON_EMPTY + kind.empty:
@@ -432,9 +436,9 @@ def _write_pixels(dataset: Dataset, stored: np.ndarray) -> None:
     dataset.Rows, dataset.Columns = stored.shape
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, BITS, BITS - 1
     dataset.PixelRepresentation = 0
-    dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = 0, 1, "US"
+    dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = "0", "1", "US"
     # PS3.3 C.11.2.1.2.1: a LINEAR window c, w shows c - 0.5 - (w - 1) / 2 to c - 0.5 + (w - 1) / 2
-    dataset.WindowCenter, dataset.WindowWidth = (LARGEST + 1) // 2, LARGEST + 1
+    dataset.WindowCenter, dataset.WindowWidth = str((LARGEST + 1) // 2), str(LARGEST + 1)
     dataset.PresentationLUTShape = "IDENTITY"
     if "PixelIntensityRelationship" in dataset:
         dataset.PixelIntensityRelationshipSign = -1  # white, a high value, is little radiation
@@ -495,8 +499,12 @@ def _identify(
     instance depends on everything in it, the pixels too, so that no two ever share one.
     """
     instance = source.sop_instance_uid or source.digest
-    if text(original, "StudyInstanceUID") is None:
+    study = text(original, "StudyInstanceUID")
+    if study is None:
         dataset.StudyInstanceUID = pseudonyms.instance_uid(instance, "study")
+    if text(dataset, "PatientID") is None:  # unknown patients are not all one patient
+        dataset.PatientID = pseudonyms.patient_id(study or instance, issuer="study")
+        dataset.PatientName = dataset.PatientID
     series = text(original, "SeriesInstanceUID") or instance
     dataset.SeriesInstanceUID = pseudonyms.instance_uid(series, "series", parameters)
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
