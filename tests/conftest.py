@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(no_gpu)
         if item.get_closest_marker("shared") and not SHARED.is_dir():
             item.add_marker(no_shared)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def pseudonym_key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A key of the tests' own, also for the processes that they start."""
+    file = tmp_path_factory.mktemp("key") / "key"
+    file.touch(mode=0o600)
+    file.write_text("a key of tests, which are no secret")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PRIVDIFF_KEY_FILE", str(file))
+        yield file
 
 
 @pytest.fixture(scope="session")

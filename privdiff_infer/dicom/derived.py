@@ -30,7 +30,6 @@ from pydicom.uid import (
     JPEGLSNearLossless,
     SecondaryCaptureImageStorage,
 )
-from pydicom.valuerep import DSfloat
 
 from privdiff_infer import __version__
 from privdiff_infer.dicom.confidentiality import ConfidentialityProfile, Option
@@ -527,6 +526,6 @@ def _code(value: str, meaning: str) -> Dataset:
     return item
 
 
-def _decimal(value: float) -> DSfloat:
-    """Return a decimal string of at most 16 characters (PS3.5 6.2)."""
-    return DSfloat(value, auto_format=True)
+def _decimal(value: float) -> str:
+    """Return ten digits, which fit into a decimal string (PS3.5 6.2: at most 16 characters)."""
+    return f"{value:.10g}"
