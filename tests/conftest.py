@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,17 @@ def audit_key(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     file.write_bytes(AUDIT_KEY + b"\n")
     monkeypatch.setenv("PRIVDIFF_AUDIT_KEY_FILE", str(file))
     return file
+
+
+@pytest.fixture(scope="session", autouse=True)
+def pseudonym_key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A key of the tests' own, also for the processes that they start."""
+    file = tmp_path_factory.mktemp("key") / "key"
+    file.touch(mode=0o600)
+    file.write_text("a key of tests, which are no secret")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PRIVDIFF_KEY_FILE", str(file))
+        yield file
 
 
 @pytest.fixture(scope="session")
