@@ -286,7 +286,7 @@ class TestOnlyWhatWasApproved:
 
 class TestFailures:
     def test_passing_ones_are_tried_again(self, out: Path, target: Orthanc, proxy: Proxy) -> None:
-        proxy.behaviour = answering(Answer(503), None, Answer(429), Answer(500))
+        proxy.behaviour = answering(Answer(503), None, Answer(429))
 
         assert publish(out, proxy) == counts(published=IMAGES)
 
