@@ -1,0 +1,1 @@
+"""DICOM beyond reading: confidentiality, pseudonyms, derived objects, DICOMweb."""
