@@ -1,4 +1,7 @@
-"""Writing results: PNG of 8 or 16 bits and NRRD, with the same bytes for the same pixels."""
+"""Formats of results; PNG of 8 or 16 bits and NRRD, with the same bytes for the same pixels.
+
+DICOM results have more than pixels and are written by `dicom.derived`.
+"""
 
 from __future__ import annotations
 
@@ -15,24 +18,39 @@ from privdiff_infer.radiograph import SourceFormat
 
 
 class OutputFormat(str, Enum):
-    """File format of results; `auto` writes NRRD for NIfTI and NRRD sources, else 8-bit PNG."""
+    """File format of results; `auto` writes DICOM for DICOM, NRRD for volumes, else 8-bit PNG."""
 
     AUTO = "auto"
     PNG = "png"
     PNG16 = "png16"
     NRRD = "nrrd"
+    DICOM = "dicom"
 
     def for_source(self, source: SourceFormat) -> OutputFormat:
         """Return the format that `auto` means for a source."""
         if self is not OutputFormat.AUTO:
             return self
-        volumes = (SourceFormat.NIFTI, SourceFormat.NRRD)
-        return OutputFormat.NRRD if source in volumes else OutputFormat.PNG
+        return AUTOMATIC[source]
 
     @property
     def suffix(self) -> str:
         """File name suffix."""
-        return ".nrrd" if self is OutputFormat.NRRD else ".png"
+        return {OutputFormat.NRRD: ".nrrd", OutputFormat.DICOM: ".dcm"}.get(self, ".png")
+
+    @property
+    def may_be_dicom(self) -> bool:
+        """Whether a run can write DICOM files, which need the key."""
+        return self in (OutputFormat.AUTO, OutputFormat.DICOM)
+
+
+AUTOMATIC = {
+    SourceFormat.DICOM: OutputFormat.DICOM,
+    SourceFormat.PNG: OutputFormat.PNG,
+    SourceFormat.JPEG: OutputFormat.PNG,
+    SourceFormat.NIFTI: OutputFormat.NRRD,
+    SourceFormat.NRRD: OutputFormat.NRRD,
+}
+"""What `auto` means."""
 
 
 def encode_image(
@@ -47,7 +65,7 @@ def encode_image(
     spacing_mm
         (row, column) spacing, or None.
     output_format
-        Any format but `auto`.
+        PNG or NRRD.
     """
     if output_format is OutputFormat.NRRD:
         return _nrrd(pixels, spacing_mm)

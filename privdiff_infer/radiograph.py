@@ -12,14 +12,18 @@ resolution is one of print.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from privdiff_infer.errors import ImageRejected
 from privdiff_infer.vocabulary import Sex
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 MAX_FILE_BYTES = 512 * 2**20
 MAX_SIDE = 20_000
@@ -58,6 +62,7 @@ class Decoded:
     bits_stored: int
     sop_instance_uid: str | None = None
     header: HeaderFacts = HeaderFacts()
+    dataset: Dataset | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,9 @@ class Radiograph:
         Of a DICOM source; private, for the crosswalk only.
     header
         Facts of the header.
+    dataset
+        All attributes of a DICOM source but its pixels; private, what of it may leave is decided by
+        `dicom.confidentiality`.
     """
 
     pixels: np.ndarray
@@ -87,14 +95,13 @@ class Radiograph:
     digest: str
     source_format: SourceFormat
     bits_stored: int
-    sop_instance_uid: str | None
+    sop_instance_uid: str | None = field(repr=False)
     header: HeaderFacts
+    dataset: Dataset | None = field(default=None, repr=False)
 
 
 def read_radiograph(path: Path) -> Radiograph:
     """Read one file; its format is told by its content, not by its name.
-
-    The file is read once, so that the digest and the pixels belong to the same bytes.
 
     Raises
     ------
@@ -104,7 +111,17 @@ def read_radiograph(path: Path) -> Radiograph:
     ImageHeld
         If it can be read but is, by its header, no frontal chest radiograph.
     """
-    content = _read_bytes(path)
+    return decode_radiograph(read_file(path))
+
+
+def decode_radiograph(content: bytes) -> Radiograph:
+    """Decode the bytes of one file, so that the digest and the pixels belong to the same bytes.
+
+    Raises
+    ------
+    ImageRejected, ImageHeld
+        As `read_radiograph`.
+    """
     decoded = _decode(content)
     _check_pixels(decoded)
     return Radiograph(
@@ -115,6 +132,7 @@ def read_radiograph(path: Path) -> Radiograph:
         bits_stored=decoded.bits_stored,
         sop_instance_uid=decoded.sop_instance_uid,
         header=decoded.header,
+        dataset=decoded.dataset,
     )
 
 
@@ -143,7 +161,15 @@ def check_size(rows: int, columns: int) -> None:
         )
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """Return the bytes of one file of a size that can be read.
+
+    Raises
+    ------
+    ImageRejected
+        If there are none, too many, or no permission to read them. The message does not name the
+        file.
+    """
     try:
         size = path.stat().st_size
         if path.is_dir():

@@ -27,6 +27,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(no_shared)
 
 
+@pytest.fixture(autouse=True)
+def audit_key(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """An audit key of the test's own, also for processes that it starts."""
+    file = tmp_path_factory.mktemp("keys") / "audit-key"
+    file.touch(0o600)
+    file.write_text("5" * 64)
+    monkeypatch.setenv("PRIVDIFF_AUDIT_KEY_FILE", str(file))
+    return file.read_bytes()
+
+
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete bundle of random weights whose gates let everything through."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import struct
 import zlib
 from io import BytesIO
@@ -27,7 +26,7 @@ from privdiff_infer.errors import ImageError, ImageRejected
 from privdiff_infer.radiograph import Decoded, SourceFormat, check_size
 from privdiff_infer.readers.dicom_display import display_values
 from privdiff_infer.readers.dicom_gates import check_modality, check_view_and_anatomy
-from privdiff_infer.readers.dicom_header import header_facts, number, text
+from privdiff_infer.readers.dicom_header import SPACINGS, header_facts, number, spacing, text
 from privdiff_infer.readers.quiet import silent_pydicom
 
 MAX_INFLATED_BYTES = 2**29
@@ -90,13 +89,16 @@ def _decode(dataset: FileDataset) -> Decoded:
     _check_kind(dataset)
     check_view_and_anatomy(dataset)
     header = header_facts(dataset)
+    pixels = display_values(dataset, _stored_values(dataset))
+    del dataset.PixelData  # also pydicom's decoded copy
     return Decoded(
-        pixels=display_values(dataset, _stored_values(dataset)),
+        pixels=pixels,
         spacing_mm=_spacing(dataset),
         source_format=SourceFormat.DICOM,
         bits_stored=int(dataset.BitsStored),
         sop_instance_uid=text(dataset, "SOPInstanceUID"),
         header=header,
+        dataset=dataset,
     )
 
 
@@ -238,11 +240,7 @@ def _values_of_cells(dataset: Dataset, stored: np.ndarray, *, holds_cells: bool)
 
 def _spacing(dataset: Dataset) -> tuple[float, float] | None:
     """Return (row, column) spacing: calibrated first, then at the imager, then of the scan."""
-    for name in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
-        values = dataset.get(name)
-        if values is None or isinstance(values, str) or len(values) != 2:
-            continue
-        row, column = float(values[0]), float(values[1])
-        if math.isfinite(row) and math.isfinite(column) and row > 0 and column > 0:
-            return row, column
+    for name in SPACINGS:
+        if (found := spacing(dataset, name)) is not None:
+            return found
     return None

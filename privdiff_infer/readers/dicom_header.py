@@ -5,6 +5,7 @@ An element that is there but empty says nothing, like one that is absent (PS3.5 
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -46,6 +47,10 @@ NOTHING_STATED = frozenset(
 """Upper-case words that say that nothing is known."""
 
 
+SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+"""Distances of pixel centres, (row, column) in mm: calibrated, at the imager, of a scanned film."""
+
+
 def text(dataset: Dataset, keyword: str) -> str | None:
     """Return an element as stripped text, several values separated by backslashes, or None."""
     value = dataset.get(keyword)
@@ -66,6 +71,16 @@ def number(dataset: Dataset, keyword: str) -> float | None:
     if isinstance(value, MultiValue):
         value = value[0] if value else None
     return float(value) if value is not None and str(value).strip() else None
+
+
+def spacing(dataset: Dataset, keyword: str) -> tuple[float, float] | None:
+    """Return one of `SPACINGS`, or None where it is absent or cannot be one, such as 0\\0."""
+    values = dataset.get(keyword)
+    if values is None or isinstance(values, str) or len(values) != 2:
+        return None
+    row, column = float(values[0]), float(values[1])
+    usable = math.isfinite(row) and math.isfinite(column) and row > 0 and column > 0
+    return (row, column) if usable else None
 
 
 def header_facts(dataset: Dataset) -> HeaderFacts:

@@ -270,7 +270,7 @@ def test_uid_of_an_image_that_its_reader_held_is_kept(tmp_path, pictures, factor
         error.sop_instance_uid = "1.2.3"
         raise error
 
-    monkeypatch.setattr(batch_module, "read_radiograph", hold)
+    monkeypatch.setattr(batch_module, "decode_radiograph", hold)
     outcome = next(start(find_sources([str(pictures)]), make_batch(tmp_path / "out"), factory))
 
     assert outcome.row.sop_instance_uid == "1.2.3"

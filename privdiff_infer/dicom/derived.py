@@ -1,0 +1,524 @@
+"""An anonymized image as a DICOM object: derived DX (For Presentation), CR or Secondary Capture.
+
+The attributes of the source go through the confidentiality profile first; what describes the new
+pixels and how they came about is added afterwards, for the profile would remove it (PS3.15 E.3).
+What was said of the source's stored values does not hold of the new ones, and is not kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from enum import Enum
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pydicom
+from pydicom import DataElement, Dataset, FileMetaDataset
+from pydicom.uid import (
+    JPEG2000,
+    UID,
+    ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+    ExplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLSNearLossless,
+    SecondaryCaptureImageStorage,
+)
+from pydicom.valuerep import DSfloat
+
+from privdiff_infer import __version__
+from privdiff_infer.dicom.confidentiality import ConfidentialityProfile, Option
+from privdiff_infer.dicom.pseudonyms import Pseudonyms
+from privdiff_infer.radiograph import Radiograph, SourceFormat
+from privdiff_infer.readers.dicom_header import SPACINGS, spacing, text
+from privdiff_infer.readers.quiet import silent_pydicom
+from privdiff_infer.vocabulary import Profile
+
+if TYPE_CHECKING:
+    from privdiff_infer.anonymizer import AnonymizedImage
+
+BITS = 12
+"""Bits of a stored value: more grey levels than the networks tell apart and than displays show, at
+the depth that every viewer and printer of CR and DX takes."""
+
+LARGEST = 2**BITS - 1
+
+SERIES_DESCRIPTION = "PrivDiff-Net: redrawn, not for diagnosis"
+
+
+class TextState(str, Enum):
+    """What is known of text burned into the pixels of a result."""
+
+    CHECKED = "checked"
+    UNCHECKED = "not checked"
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """How results of a run come about; nothing of a person.
+
+    Attributes
+    ----------
+    model, version, sha256
+        Name, version and hash of the bundle.
+    profile
+        Way of sampling.
+    strength
+        That the run starts with; an image that failed a gate was redrawn with more.
+    num_inference_steps
+        Steps over the whole schedule.
+    """
+
+    model: str
+    version: str
+    sha256: str
+    profile: Profile
+    strength: float
+    num_inference_steps: int
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """One SOP class that is written.
+
+    `stated` are type 1 attributes of its modules with the value for a source that states none;
+    `empty` are those of type 2.
+    """
+
+    sop_class: UID
+    modality: str
+    stated: dict[str, str]
+    empty: tuple[str, ...]
+
+
+COMMON_EMPTY = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "StudyID",
+    "SeriesNumber",
+    "InstanceNumber",
+    "PatientOrientation",
+)
+"""Type 2 of the modules Patient, General Study, General Series and General Image (PS3.3 C.7)."""
+
+DX = _Kind(
+    DigitalXRayImageStorageForPresentation,
+    "DX",
+    # The chest is no paired part. Displayed grey goes with density, so with the logarithm.
+    {"ImageLaterality": "U", "PixelIntensityRelationship": "LOG"},
+    ("Manufacturer", "AnatomicRegionSequence", "DetectorType", "AcquisitionContextSequence"),
+)
+CR = _Kind(
+    ComputedRadiographyImageStorage,
+    "CR",
+    {},
+    ("Manufacturer", "BodyPartExamined", "ViewPosition"),
+)
+SECONDARY_CAPTURE = _Kind(SecondaryCaptureImageStorage, "OT", {"ConversionType": "SYN"}, ())
+
+KEPT_OF_GROUP_0028 = frozenset(
+    {
+        "PixelSpacing",
+        "PixelAspectRatio",
+        "PixelSpacingCalibrationType",
+        "PixelSpacingCalibrationDescription",
+        "QualityControlImage",
+        "LongitudinalTemporalInformationModified",
+        "PixelIntensityRelationship",
+        "PartialView",
+        "PartialViewDescription",
+        "PartialViewCodeSequence",
+        "LossyImageCompression",
+        "LossyImageCompressionRatio",
+        "LossyImageCompressionMethod",
+    }
+)
+"""The rest of the group describes stored values: depth, padding, windows, tables, ranges."""
+
+OF_THE_SOURCE_ALONE = (
+    (0x00080012, 0x00080016),  # when and by whom the instance was created
+    (0x00181600, 0x00181721),  # shutter and collimator, in pixels of the source's matrix
+    (0x00600000, 0x00610000),  # histogram
+    (0x00700000, 0x00710000),  # graphics
+    (0x00880200, 0x00880201),  # icon
+    (0x20500000, 0x20510000),  # presentation tables
+    (0x4FFE0000, 0x4FFF0000),  # what digital signatures cover
+    (0x50000000, 0x51000000),  # curves
+    (0x52000000, 0x53000000),  # functional groups
+    (0x60000000, 0x61000000),  # overlays
+    (0x7FE00000, 0x7FE10000),  # pixels
+    (0xFFFA0000, 0xFFFFFFFF),  # digital signatures, trailing padding
+)
+"""First tag, and the one after the last, of what does not hold of other pixels."""
+
+COMPRESSION_METHODS = {
+    JPEGBaseline8Bit: "ISO_10918_1",
+    JPEGExtended12Bit: "ISO_10918_1",
+    JPEGLSNearLossless: "ISO_14495_1",
+    JPEG2000: "ISO_15444_1",
+}
+"""Defined terms of PS3.3 C.7.6.1.1.5.1 for transfer syntaxes that can lose something."""
+
+
+def stored_values(pixels: np.ndarray) -> np.ndarray:
+    """Return what is stored.
+
+    Parameters
+    ----------
+    pixels
+        Shape (rows, columns), float32 in [0, 1], 0 = black = air.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (rows, columns), little-endian uint16 from 0 to `LARGEST`.
+    """
+    return np.round(np.clip(pixels, 0, 1) * np.float32(LARGEST)).astype("<u2")
+
+
+def derived_dataset(
+    result: AnonymizedImage,
+    source: Radiograph,
+    profile: ConfidentialityProfile,
+    pseudonyms: Pseudonyms,
+    derivation: Derivation,
+    image_seed: int,
+    text_state: TextState,
+) -> Dataset:
+    """Return the object of a result, with its file meta information.
+
+    A DX source becomes DX For Presentation, for its pixels have been through a display
+    transformation, also where the source was For Processing; without the detector's pixel spacing,
+    which DX requires, it becomes a Secondary Capture. CR stays CR; all else, also what is no DICOM
+    file, is a Secondary Capture.
+
+    Parameters
+    ----------
+    result
+        The redrawn image.
+    source
+        What it was made from.
+    profile
+        Decides what of the source's attributes is kept.
+    pseudonyms
+        Of the same key, for the new UIDs.
+    derivation
+        How the image came about.
+    image_seed
+        Seed of the image; goes into the keyed UID alone.
+    text_state
+        Whether burned-in text was looked for. PatientIdentityRemoved is YES only if so.
+
+    Returns
+    -------
+    pydicom.Dataset
+        MONOCHROME2 of 12 bits. Equal arguments give equal bytes (see `encode_dicom`).
+    """
+    original = source.dataset
+    if original is None:
+        original = _attributes_of_file(source, pseudonyms)
+    with silent_pydicom():
+        dataset = profile.deidentify(original, pixels_checked=text_state is TextState.CHECKED)
+        _remove_what_described_other_pixels(dataset)
+        _correct_spacing(dataset, source.pixels.shape, result.pixels.shape)
+        kind = _kind(dataset)
+        _describe(dataset, kind)
+        _write_pixels(dataset, stored_values(result.pixels))
+        _state_compression(dataset, original)
+        _state_derivation(dataset, derivation, result.strength)
+        if Option.RETAIN_UIDS in profile.options:
+            _name_source(dataset, original)
+        if Option.CLEAN_RECOGNIZABLE_VISUAL_FEATURES in profile.options:
+            dataset.RecognizableVisualFeatures = "NO"
+        parameters = json.dumps([asdict(derivation), sorted(profile.options)], sort_keys=True)
+        _identify(dataset, source, original, pseudonyms, parameters, image_seed)
+    return dataset
+
+
+def encode_dicom(dataset: Dataset) -> bytes:
+    """Return the bytes of a DICOM file (PS3.10), Explicit VR Little Endian, with an empty preamble.
+
+    Parameters
+    ----------
+    dataset
+        Of `derived_dataset`.
+    """
+    buffer = BytesIO()
+    with silent_pydicom():
+        dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def without_burned_in_text(content: bytes) -> bytes:
+    """Return a file whose BurnedInAnnotation is NO, as a person decided; all else stays.
+
+    The SOP Instance UID stays too: the pixels are the same, and the file with YES is a draft that
+    was never published, so that only one object of this UID ever leaves.
+
+    Parameters
+    ----------
+    content
+        Bytes of `encode_dicom`.
+    """
+    with silent_pydicom():
+        dataset = pydicom.dcmread(BytesIO(content))
+        dataset.BurnedInAnnotation = "NO"
+    return encode_dicom(dataset)
+
+
+class DicomEncoder:
+    """Turns the results of a run into DICOM files; holds the key, so each process makes its own.
+
+    Parameters
+    ----------
+    pseudonyms
+        Of the key.
+    options
+        Of the confidentiality profile.
+    derivation
+        How results come about.
+    """
+
+    def __init__(
+        self, pseudonyms: Pseudonyms, options: Collection[Option], derivation: Derivation
+    ) -> None:
+        self._pseudonyms = pseudonyms
+        self._profile = ConfidentialityProfile(pseudonyms, options)
+        self._derivation = derivation
+
+    def encode(
+        self, result: AnonymizedImage, source: Radiograph, image_seed: int, text_state: TextState
+    ) -> bytes:
+        """Return one file; see `derived_dataset`."""
+        return encode_dicom(
+            derived_dataset(
+                result,
+                source,
+                self._profile,
+                self._pseudonyms,
+                self._derivation,
+                image_seed,
+                text_state,
+            )
+        )
+
+
+@dataclass(frozen=True)
+class DicomOutput:
+    """What processes need to write DICOM files; the key is not among it, each reads it itself.
+
+    Attributes
+    ----------
+    derivation
+        How results come about.
+    options
+        Options of the confidentiality profile.
+    """
+
+    derivation: Derivation
+    options: frozenset[Option] = frozenset()
+
+    def encoder(self) -> DicomEncoder:
+        """Read the key.
+
+        Raises
+        ------
+        SecretError
+            If there is no usable key.
+        """
+        return DicomEncoder(Pseudonyms.load(), self.options, self.derivation)
+
+
+def _attributes_of_file(source: Radiograph, pseudonyms: Pseudonyms) -> Dataset:
+    """Return what a file that is no DICOM says; its hash, keyed, stands for patient and study."""
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID = SecondaryCaptureImageStorage
+    dataset.SOPInstanceUID = pseudonyms.instance_uid(source.digest)
+    dataset.StudyInstanceUID = pseudonyms.instance_uid(source.digest, "study")
+    dataset.SeriesInstanceUID = pseudonyms.instance_uid(source.digest, "series")
+    dataset.PatientID = pseudonyms.patient_id(source.digest)
+    dataset.PatientName = dataset.PatientID
+    dataset.SeriesNumber = 1
+    dataset.InstanceNumber = 1
+    if source.spacing_mm:
+        dataset.PixelSpacing = [_decimal(value) for value in source.spacing_mm]
+    if source.source_format is SourceFormat.JPEG:
+        dataset.LossyImageCompression = "01"
+        dataset.LossyImageCompressionMethod = COMPRESSION_METHODS[JPEGBaseline8Bit]
+    return dataset
+
+
+def _remove_what_described_other_pixels(dataset: Dataset) -> None:
+    for first, end in OF_THE_SOURCE_ALONE:
+        del dataset[first:end]
+    for element in dataset.group_dataset(0x0028):
+        if element.keyword not in KEPT_OF_GROUP_0028:
+            del dataset[element.tag]
+
+
+def _correct_spacing(
+    dataset: Dataset, source_shape: tuple[int, ...], shape: tuple[int, ...]
+) -> None:
+    """Scale every distance of pixels to the new matrix: the physical extent stays.
+
+    Each keeps its meaning (PS3.3 10.7.1.3): a spacing at the detector stays one, a calibrated one
+    stays calibrated. What cannot be a spacing, such as 0, is removed.
+    """
+    for keyword in SPACINGS:
+        found = spacing(dataset, keyword)
+        if found is None:
+            dataset.pop(keyword, None)
+            continue
+        scaled = (found[0] * source_shape[0] / shape[0], found[1] * source_shape[1] / shape[1])
+        setattr(dataset, keyword, [_decimal(value) for value in scaled])
+    if "PixelSpacing" not in dataset:
+        dataset.pop("PixelSpacingCalibrationType", None)
+        dataset.pop("PixelSpacingCalibrationDescription", None)
+
+
+def _kind(dataset: Dataset) -> _Kind:
+    sop_class = dataset.get("SOPClassUID")
+    if sop_class == ComputedRadiographyImageStorage:
+        return CR
+    digital = (DigitalXRayImageStorageForPresentation, DigitalXRayImageStorageForProcessing)
+    if sop_class in digital and "ImagerPixelSpacing" in dataset:
+        return DX
+    return SECONDARY_CAPTURE
+
+
+def _describe(dataset: Dataset, kind: _Kind) -> None:
+    """State what kind of object this is, and complete what its modules require."""
+    dataset.SOPClassUID = kind.sop_class
+    for keyword, value in {"Modality": kind.modality, **kind.stated}.items():
+        if text(dataset, keyword) is None:
+            setattr(dataset, keyword, value)
+    for keyword in COMMON_EMPTY + kind.empty:
+        if keyword not in dataset:
+            setattr(dataset, keyword, None)
+    dataset.pop("PresentationIntentType", None)
+    if kind is DX:
+        dataset.PresentationIntentType = "FOR PRESENTATION"
+    dataset.ImageType = ["DERIVED", _secondary_or_primary(dataset)]
+    dataset.SeriesDescription = SERIES_DESCRIPTION
+
+
+def _secondary_or_primary(dataset: Dataset) -> str:
+    """Return value 2 of ImageType (PS3.3 C.7.6.1.1.2) as the source has it.
+
+    A third value names something that is specific to the source's IOD (for DX none, C.8.11.3.1.1).
+    """
+    words = (text(dataset, "ImageType") or "").split("\\")
+    return "SECONDARY" if "SECONDARY" in words[1:2] else "PRIMARY"
+
+
+def _write_pixels(dataset: Dataset, stored: np.ndarray) -> None:
+    """Write the pixels and what a viewer needs of them: the whole range, white is dense."""
+    dataset.SamplesPerPixel = 1
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.Rows, dataset.Columns = stored.shape
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, BITS, BITS - 1
+    dataset.PixelRepresentation = 0
+    dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = 0, 1, "US"
+    # PS3.3 C.11.2.1.2.1: a LINEAR window c, w shows c - 0.5 - (w - 1) / 2 to c - 0.5 + (w - 1) / 2
+    dataset.WindowCenter, dataset.WindowWidth = (LARGEST + 1) // 2, LARGEST + 1
+    dataset.PresentationLUTShape = "IDENTITY"
+    if "PixelIntensityRelationship" in dataset:
+        dataset.PixelIntensityRelationshipSign = -1  # white, a high value, is little radiation
+    dataset.BurnedInAnnotation = "YES"  # until a person says otherwise
+    dataset.add(DataElement(0x7FE00010, "OW", stored.tobytes()))
+
+
+def _state_compression(dataset: Dataset, original: Dataset) -> None:
+    """What was lost once stays lost (PS3.3 C.7.6.1.1.5), though this object is not compressed."""
+    stated = text(dataset, "LossyImageCompression")
+    method = COMPRESSION_METHODS.get(original.file_meta.TransferSyntaxUID)
+    if stated is None and method:
+        dataset.LossyImageCompression = "01"
+        dataset.LossyImageCompressionMethod = method
+    elif stated is None:
+        dataset.LossyImageCompression = "00"
+
+
+def _state_derivation(dataset: Dataset, derivation: Derivation, strength: float) -> None:
+    # CID 7203 has no code for a generative model. SyntheticData is the flag of PS3.3 C.12.1.
+    dataset.SyntheticData = "YES"
+    dataset.DerivationDescription = (
+        "Redrawn by a latent diffusion model that suppresses what identifies: "
+        f"{derivation.model} {derivation.version}, weights {derivation.sha256[:16]}, "
+        f"profile {derivation.profile.value}, strength {strength:g}, "
+        f"{derivation.num_inference_steps} steps"
+    )
+    equipment = Dataset()
+    equipment.PurposeOfReferenceCodeSequence = [_code("109104", "De-identifying Equipment")]
+    equipment.Manufacturer = "PrivDiff-Net"
+    equipment.ManufacturerModelName = derivation.model
+    equipment.SoftwareVersions = __version__
+    earlier = dataset.get("ContributingEquipmentSequence") or []
+    dataset.ContributingEquipmentSequence = [*earlier, equipment]
+
+
+def _name_source(dataset: Dataset, original: Dataset) -> None:
+    item = Dataset()
+    item.ReferencedSOPClassUID = original.SOPClassUID
+    item.ReferencedSOPInstanceUID = original.SOPInstanceUID
+    item.PurposeOfReferenceCodeSequence = [
+        _code("121322", "Source image for image processing operation")
+    ]
+    dataset.SourceImageSequence = [item]
+
+
+def _identify(
+    dataset: Dataset,
+    source: Radiograph,
+    original: Dataset,
+    pseudonyms: Pseudonyms,
+    parameters: str,
+    image_seed: int,
+) -> None:
+    """Give the instance and its series keyed UIDs, also under Retain UIDs: they are new.
+
+    One series holds what came of one series of the source with the same parameters. The UID of an
+    instance depends on everything in it, the pixels too, so that no two ever share one.
+    """
+    instance = source.sop_instance_uid or source.digest
+    if text(original, "StudyInstanceUID") is None:
+        dataset.StudyInstanceUID = pseudonyms.instance_uid(instance, "study")
+    series = text(original, "SeriesInstanceUID") or instance
+    dataset.SeriesInstanceUID = pseudonyms.instance_uid(series, "series", parameters)
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    parts = (instance, parameters, str(image_seed))
+    _name_instance(dataset, pseudonyms.instance_uid(*parts))
+    content = hashlib.sha256(encode_dicom(dataset)).hexdigest()
+    _name_instance(dataset, pseudonyms.instance_uid(*parts, content))
+
+
+def _name_instance(dataset: Dataset, uid: str) -> None:
+    dataset.SOPInstanceUID = uid
+    dataset.file_meta.MediaStorageSOPInstanceUID = uid
+
+
+def _code(value: str, meaning: str) -> Dataset:
+    """Return an item of a code sequence, of the standard's own scheme (PS3.16)."""
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "DCM", meaning
+    return item
+
+
+def _decimal(value: float) -> DSfloat:
+    """Return a decimal string of at most 16 characters (PS3.5 6.2)."""
+    return DSfloat(value, auto_format=True)
