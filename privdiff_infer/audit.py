@@ -49,6 +49,11 @@ LINK = "symbolic link"
 """Stands for the digest of a link, which can lead to other bytes at any time."""
 
 
+TEXT_FACTS = ("output", "sha256", "preview_sha256", "reviewer", "comment")
+DIGEST_FACTS = ("files", "records")
+"""Facts that map paths below OUT to SHA-256."""
+
+
 class Event(str, Enum):
     """What an entry tells of."""
 
@@ -109,7 +114,7 @@ class Entry:
         Raises
         ------
         ValueError
-            If it is not exactly what `line` gives.
+            If it is not exactly what `line` gives, or a fact is not of its type.
         """
         try:
             facts = json.loads(line)
@@ -123,7 +128,7 @@ class Entry:
             )
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError("this is no entry") from error
-        if type(entry.index) is not int or not isinstance(entry.hmac, str) or entry.line != line:
+        if not _has_right_types(entry) or entry.line != line:
             raise ValueError("this is no entry")
         return entry
 
@@ -418,6 +423,18 @@ def _check_inputs(log: AuditLog, folders: OutputFolders) -> None:
     for name, digest in digests(folders.root, (folders.run, folders.journal)).items():
         if sealed.get(name) != digest:
             raise AuditError(f"{name} was changed after it was sealed", EVIDENCE)
+
+
+def _has_right_types(entry: Entry) -> bool:
+    """Tell whether values have the types that readers rely on; JSON of a forger can hold others."""
+    texts = [entry.time, entry.previous, entry.hmac]
+    texts += [entry.facts[name] for name in TEXT_FACTS if name in entry.facts]
+    for name in DIGEST_FACTS:
+        files = entry.facts.get(name, {})
+        if not isinstance(files, dict):
+            return False
+        texts += files.values()
+    return type(entry.index) is int and all(isinstance(text, str) for text in texts)
 
 
 def _canonical(fields: Mapping[str, Any]) -> bytes:

@@ -143,7 +143,8 @@ class Journal:
             If the journal cannot be written.
         """
         named = {source_key(str(source)) for source in sources}
-        audited = results(self._log.entries)
+        with self._log as log:
+            audited = results(log.entries)
         settled: dict[str, Outcome] = {}
         for key, outcome in self._outcomes.items():
             if key not in named:
