@@ -5,20 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from privdiff_infer.audit import AuditLog, Event, file_digest
+from privdiff_infer.dicom.web import is_store_url
 from privdiff_infer.errors import ImageRejected, OutputError, PrivDiffError
 from privdiff_infer.release import (
     PRIVATE_MODE,
     OutputFolders,
-    Review,
     Row,
     Status,
     reporting_disk_errors,
     write_private,
 )
+from privdiff_infer.result_states import Result, results
+from privdiff_infer.sources import Source, source_key
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Outcome:
         cls, source: str, status: Status, error: PrivDiffError, uid: str = "", digest: str = ""
     ) -> Outcome:
         """Return the outcome of a source that was not redrawn."""
-        row = Row(source, uid, "", "", status, str(error), Review.NONE)
+        row = Row(source, uid, "", "", status, str(error))
         return cls(row, f"{error.problem}; {error.remedy}", digest)
 
     def to_json(self) -> str:
@@ -69,10 +72,7 @@ class Outcome:
     def from_json(cls, line: str) -> Outcome:
         """Read one line of the journal."""
         record = json.loads(line)
-        row = record["row"] | {
-            "status": Status(record["row"]["status"]),
-            "review": Review(record["row"]["review"]),
-        }
+        row = record["row"] | {"status": Status(record["row"]["status"])}
         figures = record["figures"]
         return cls(
             Row(**row),
@@ -89,11 +89,13 @@ class Journal:
     ----------
     folders
         Of the run; lines that the journal already has are read, a torn last one is not.
+    log
+        Of the run; every outcome is told to it first.
     """
 
-    def __init__(self, folders: OutputFolders) -> None:
-        self._folders = folders
-        self._outcomes = {_key(o.row.source): o for o in _read(folders.journal)}
+    def __init__(self, folders: OutputFolders, log: AuditLog) -> None:
+        self._folders, self._log = folders, log
+        self._outcomes = {source_key(o.row.source): o for o in read_journal(folders.journal)}
 
     @property
     def outcomes(self) -> list[Outcome]:
@@ -105,17 +107,19 @@ class Journal:
         """Results that have a row."""
         return {o.row.output for o in self._outcomes.values() if o.row.output}
 
-    def __contains__(self, source: Path) -> bool:
+    def __contains__(self, source: Source) -> bool:
         """Tell whether a source has an outcome."""
-        return _key(source) in self._outcomes
+        return source_key(str(source)) in self._outcomes
 
     def add(self, outcome: Outcome) -> Outcome:
         """Keep an outcome and return it.
 
         Where the line cannot be written, a result counts as failed: without its line, a run that is
-        killed would leave an image without a row.
+        killed would leave an image without a row. The audit log comes first: an outcome that only
+        the journal held could have been slipped in.
         """
         try:
+            self._audit(outcome)
             self._append(outcome)
         except OutputError as error:
             if outcome.row.output:
@@ -123,32 +127,63 @@ class Journal:
                 outcome = Outcome.without_result(
                     outcome.row.source, Status.FAILED, error, uid, digest
                 )
-        self._outcomes[_key(outcome.row.source)] = outcome
+        self._outcomes[source_key(outcome.row.source)] = outcome
         return outcome
 
-    def settle(self, sources: Sequence[Path]) -> list[Outcome]:
+    def settle(self, sources: Sequence[Source]) -> list[Outcome]:
         """Return outcomes of `sources` that still hold, and forget those to be done again.
 
         To be done again is what failed, whose source has other bytes, or whose result is not the
-        one that was written. Sources that are not named keep their row, but a lost result fails.
+        one that was written by the audit log. Sources that are not named keep their row, but a
+        lost result fails.
 
         Raises
         ------
         OutputError
             If the journal cannot be written.
         """
-        named = {_key(path) for path in sources}
+        named = {source_key(str(source)) for source in sources}
+        with self._log as log:
+            audited = results(log.entries)
         settled: dict[str, Outcome] = {}
         for key, outcome in self._outcomes.items():
             if key not in named:
-                settled[key] = outcome if self._is_intact(outcome) else _lost(outcome)
-            elif self._still_holds(outcome):
+                settled[key] = outcome if self._is_intact(outcome, audited) else _lost(outcome)
+            elif self._still_holds(outcome, audited):
                 settled[key] = outcome
         if self._folders.journal.exists():  # rewritten even if nothing changed: a line can be torn
             lines = "".join(o.to_json() + "\n" for o in settled.values())
             write_private(self._folders.journal, lines.encode())
         self._outcomes = settled
-        return [settled[_key(path)] for path in sources if path in self]
+        return [settled[source_key(str(source))] for source in sources if source in self]
+
+    def replace_bytes(self, output: str, sha256: str) -> None:
+        """Note that a person's decision gave a result other bytes; the audit log has them already.
+
+        Raises
+        ------
+        OutputError
+            If the line cannot be written.
+        """
+        for key, outcome in self._outcomes.items():
+            if outcome.row.output == output:
+                self._outcomes[key] = replace(outcome, row=replace(outcome.row, sha256=sha256))
+                self._append(self._outcomes[key])
+
+    def _audit(self, outcome: Outcome) -> None:
+        row = outcome.row
+        if not row.output:
+            event = Event.IMAGE_HELD if row.status is Status.HELD else Event.IMAGE_FAILED
+            self._log.append(event, reason=outcome.public_reason)
+            return
+        event = Event.IMAGE_HELD if row.status is Status.HELD else Event.IMAGE_RELEASED
+        preview = self._folders.preview(row.output)
+        self._log.append(
+            event,
+            output=row.output,
+            sha256=row.sha256,
+            preview_sha256=(file_digest(preview) or "") if preview else "",
+        )
 
     def _append(self, outcome: Outcome) -> None:
         path = self._folders.journal
@@ -162,19 +197,40 @@ class Journal:
                 os.truncate(path, whole)  # half a line would spoil the next one
                 raise
 
-    def _still_holds(self, outcome: Outcome) -> bool:
+    def _still_holds(self, outcome: Outcome, audited: Mapping[str, Result]) -> bool:
         return (
             outcome.row.status is not Status.FAILED
-            and _has_digest(Path(outcome.row.source), outcome.source_digest)
-            and self._is_intact(outcome)
+            and self._has_same_source(outcome)
+            and self._is_intact(outcome, audited)
         )
 
-    def _is_intact(self, outcome: Outcome) -> bool:
+    @staticmethod
+    def _has_same_source(outcome: Outcome) -> bool:
+        # A SOP Instance UID names one content for ever (PS3.5 9), and a file name does not.
+        source = outcome.row.source
+        return is_store_url(source) or _has_digest(Path(source), outcome.source_digest)
+
+    def _is_intact(self, outcome: Outcome, audited: Mapping[str, Result]) -> bool:
+        """Tell whether a result is there, and is what both journal and audit log say."""
         row = outcome.row
-        return not row.output or _has_digest(self._folders.root / row.output, row.sha256)
+        if not row.output:
+            return True
+        recorded = audited.get(row.output)
+        return (
+            recorded is not None
+            and recorded.sha256 == row.sha256
+            and _has_digest(self._folders.root / row.output, row.sha256)
+        )
 
 
-def _read(path: Path) -> list[Outcome]:
+def read_journal(path: Path) -> list[Outcome]:
+    """Return the outcomes of a journal, later ones of a source last; torn lines are left out.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be read.
+    """
     if not path.exists():
         return []
     with reporting_disk_errors():
@@ -186,11 +242,6 @@ def _read(path: Path) -> list[Outcome]:
         except (ValueError, KeyError, TypeError):  # torn by a kill or a full disk
             continue
     return outcomes
-
-
-def _key(source: str | Path) -> str:
-    """Return what stays the same however a source is spelled."""
-    return os.path.abspath(source)
 
 
 def _has_digest(path: Path, digest: str) -> bool:

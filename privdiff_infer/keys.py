@@ -62,6 +62,21 @@ def load_key(variable: str, name: str) -> bytes:
     return _read(path)
 
 
+def find_key(variable: str, name: str) -> bytes | None:
+    """Return the secret as `load_key` does, but create none: None where there is no file of it.
+
+    For what a new key is no use, such as checking what was made with the old one.
+
+    Raises
+    ------
+    SecretError
+        If a file was named and cannot be read, or the file is not as `load_key` wants it.
+    """
+    if not os.environ.get(variable) and not (Path(typer.get_app_dir(APPLICATION)) / name).exists():
+        return None
+    return load_key(variable, name)
+
+
 def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:

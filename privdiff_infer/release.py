@@ -9,7 +9,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
@@ -50,7 +50,10 @@ class Review(str, Enum):
 
 @dataclass(frozen=True)
 class Row:
-    """One line of ``private/crosswalk.csv``; `output` is relative to OUT."""
+    """What the machine says in one line of ``private/crosswalk.csv``; `output` is relative to OUT.
+
+    The column `review` is not part of it: what a person decided stands in the audit log alone.
+    """
 
     source: str
     sop_instance_uid: str
@@ -58,10 +61,9 @@ class Row:
     sha256: str
     status: Status
     reason: str
-    review: Review
 
 
-COLUMNS = tuple(field.name for field in fields(Row))
+COLUMNS = (*(field.name for field in fields(Row)), "review")
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,23 @@ class OutputFolders:
         """Outcomes in the order in which they were reached, for `--resume`."""
         return self.private / "journal.jsonl"
 
+    @property
+    def audit(self) -> Path:
+        """What was done, in a chain of entries; see `audit`."""
+        return self.private / "audit.jsonl"
+
+    @property
+    def records(self) -> tuple[Path, ...]:
+        """What private/ says of the run, which a seal covers; pictures and held results apart."""
+        return (self.run, self.journal, self.crosswalk, self.review_page)
+
+    def preview(self, output: str) -> Path | None:
+        """Return the picture that a released result has beside itself, if it has one."""
+        if not is_released(output):
+            return None
+        picture = self.release / preview_name(Path(output).relative_to("release"))
+        return None if picture == self.root / output else picture
+
     def create(self) -> None:
         """Create the folders; private/ is readable by its owner alone.
 
@@ -153,6 +172,17 @@ def preview_name(file: Path) -> Path:
     if file.suffix == ".png":
         return file
     return Path("previews") / file.with_suffix(".png").name
+
+
+def is_released(output: str) -> bool:
+    """Tell whether a result, by its path below OUT, passed the gates.
+
+    Examples
+    --------
+    >>> is_released("private/held/cxr-1.png")
+    False
+    """
+    return output.startswith("release/")
 
 
 @contextmanager
@@ -200,17 +230,30 @@ def json_bytes(content: Any) -> bytes:
     return (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
-def write_crosswalk(path: Path, rows: Sequence[Row]) -> None:
-    """Write the crosswalk, sorted by source.
+def write_crosswalk(path: Path, rows: Sequence[Row], reviews: Mapping[str, Review]) -> None:
+    """Write the crosswalk; see `crosswalk_bytes`."""
+    write_private(path, crosswalk_bytes(rows, reviews))
+
+
+def crosswalk_bytes(rows: Sequence[Row], reviews: Mapping[str, Review]) -> bytes:
+    """Return the crosswalk, sorted by source.
 
     Bytes of a file name that are no UTF-8 are written as ``\\udcNN``.
+
+    Parameters
+    ----------
+    rows
+        In any order.
+    reviews
+        What was decided of each output.
     """
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(COLUMNS)
     for row in sorted(rows, key=lambda row: row.source):
-        writer.writerow([_cell(value) for value in asdict(row).values()])
-    write_private(path, buffer.getvalue().encode(errors="backslashreplace"))
+        review = reviews.get(row.output, Review.NONE)
+        writer.writerow([_cell(value) for value in (*asdict(row).values(), review)])
+    return buffer.getvalue().encode(errors="backslashreplace")
 
 
 def discard_results_without_row(folders: OutputFolders, outputs: Collection[str]) -> None:

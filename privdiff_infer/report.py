@@ -8,23 +8,26 @@ of day either, so that equal runs give equal bytes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from privdiff_infer.audit import Anchor
 from privdiff_infer.journal import Outcome
 from privdiff_infer.release import (
     OutputFolders,
+    Review,
     Status,
     json_bytes,
     preview_name,
     write_private,
     write_released,
 )
+from privdiff_infer.result_states import Decision
 from privdiff_infer.review_pictures import KINDS
 
 TEXT_CHECK = "not checked"
@@ -65,12 +68,26 @@ class RunFacts:
     output_size: str
     software: str
 
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> RunFacts:
+        """Take the facts out of ``private/run.json``.
 
-def release_report(facts: RunFacts, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        Raises
+        ------
+        KeyError
+            If one is not there.
+        """
+        return cls(**{field.name: record[field.name] for field in fields(cls)})
+
+
+def release_report(
+    facts: RunFacts, outcomes: Sequence[Outcome], reviews: Mapping[str, Review], anchor: Anchor
+) -> dict[str, Any]:
     """Return the content of ``release/report.json``.
 
     Images come in the order of their new names; what was not released is counted by the constant
-    part of its reason, without what the header says.
+    part of its reason, without what the header says. The anchor of the audit log alone differs
+    between two equal runs.
     """
     released = [o for o in outcomes if o.row.status is Status.RELEASED and o.figures]
     others = Counter(
@@ -84,16 +101,24 @@ def release_report(facts: RunFacts, outcomes: Sequence[Outcome]) -> dict[str, An
             status.value: sum(o.row.status is status for o in outcomes) for status in Status
         },
         "limits": list(LIMITS),
-        "images": [_image(o) for o in sorted(released, key=lambda o: o.row.output)],
+        "images": [
+            _image(o) | {"review": reviews[o.row.output].value}
+            for o in sorted(released, key=lambda o: o.row.output)
+        ],
         "not_released": [
             {"status": status, "reason": reason, "number": number, "text": TEXT_CHECK}
             for (status, reason), number in sorted(others.items())
         ],
+        "audit": asdict(anchor),
     }
 
 
 def write_release_report(
-    folders: OutputFolders, facts: RunFacts, outcomes: Sequence[Outcome]
+    folders: OutputFolders,
+    facts: RunFacts,
+    outcomes: Sequence[Outcome],
+    reviews: Mapping[str, Review],
+    anchor: Anchor,
 ) -> None:
     """Write ``release/report.json`` and ``release/report.html``.
 
@@ -102,12 +127,17 @@ def write_release_report(
     OutputError
         If they cannot be written.
     """
-    report = release_report(facts, outcomes)
+    report = release_report(facts, outcomes, reviews, anchor)
     write_released(folders.release / "report.json", json_bytes(report))
     write_released(folders.report, _page("report.html", report=report))
 
 
-def write_review(folders: OutputFolders, facts: RunFacts, outcomes: Sequence[Outcome]) -> None:
+def write_review(
+    folders: OutputFolders,
+    facts: RunFacts,
+    outcomes: Sequence[Outcome],
+    decisions: Mapping[str, Decision],
+) -> None:
     """Write ``private/review.html``.
 
     Raises
@@ -115,7 +145,9 @@ def write_review(folders: OutputFolders, facts: RunFacts, outcomes: Sequence[Out
     OutputError
         If it cannot be written.
     """
-    page = _page("review.html", run=vars(facts), rows=_review_rows(outcomes), kinds=KINDS)
+    page = _page(
+        "review.html", run=vars(facts), rows=_review_rows(outcomes, decisions), kinds=KINDS
+    )
     write_private(folders.review_page, page)
 
 
@@ -136,7 +168,9 @@ def _image(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _review_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+def _review_rows(
+    outcomes: Sequence[Outcome], decisions: Mapping[str, Decision]
+) -> list[dict[str, Any]]:
     rows = []
     for outcome in sorted(outcomes, key=lambda o: o.row.source):
         row, figures = outcome.row, outcome.figures
@@ -146,6 +180,7 @@ def _review_rows(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
                 "status": row.status.value,
                 "reason": row.reason,
                 "name": Path(row.output).stem if row.output else "",
+                "decision": decisions.get(row.output),
                 "figures": figures,
                 "changes": _changes(figures.findings_before, figures.findings_after)
                 if figures

@@ -6,6 +6,7 @@ import json
 import platform
 import shutil
 from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from functools import partial
@@ -13,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from typing_extensions import Self
 
 from privdiff_infer import __version__
 from privdiff_infer.anonymizer import Anonymizer, AnonymizerOptions, operating_strength
+from privdiff_infer.audit import AuditLog, Event, continued_log, load_audit_key
 from privdiff_infer.batch import Batch, run_batch
 from privdiff_infer.device import pick_device
 from privdiff_infer.dicom.derived import Derivation
@@ -27,15 +30,10 @@ from privdiff_infer.image_files import OutputFormat
 from privdiff_infer.journal import Journal, Outcome
 from privdiff_infer.model.bundle import verify_bundle
 from privdiff_infer.profiles import PROFILES
-from privdiff_infer.release import (
-    OutputFolders,
-    json_bytes,
-    reporting_disk_errors,
-    write_crosswalk,
-    write_private,
-)
-from privdiff_infer.report import RunFacts, write_release_report, write_review
+from privdiff_infer.records import write_records
+from privdiff_infer.release import OutputFolders, json_bytes, reporting_disk_errors, write_private
 from privdiff_infer.seeds import run_seed
+from privdiff_infer.sources import Source
 
 
 @dataclass(frozen=True)
@@ -78,6 +76,8 @@ class RunOptions:
 class Run:
     """A run whose options are checked and whose folders exist.
 
+    It is a context manager, which no other command can work beside in the same folder.
+
     Parameters
     ----------
     options
@@ -91,8 +91,10 @@ class Run:
         If an option is out of range, or differs from those of the run that is continued.
     OutputError
         If the folder is in use or cannot be written.
+    AuditError
+        If the audit log of the run that is continued was changed.
     SecretError
-        If DICOM may be written and there is no usable key.
+        If there is no audit key, or DICOM may be written and there is no usable key for it.
     """
 
     def __init__(self, options: RunOptions) -> None:
@@ -103,12 +105,25 @@ class Run:
         self.folders = OutputFolders(options.out)
         dicom = self._dicom_output()
         self.key_fingerprint = Pseudonyms.load().fingerprint if dicom else None
-        seed = self._open()
-        self.batch = Batch(options.out, seed, options.output_format, dicom)
-        self.journal = Journal(self.folders)
+        self._held = ExitStack()
+        try:
+            seed, self.log = self._open()
+            self.batch = Batch(options.out, seed, options.output_format, dicom)
+            self.journal = Journal(self.folders, self.log)
+        except BaseException:
+            self._held.close()
+            raise
+
+    def __enter__(self) -> Self:
+        """Return itself; the folder is held since the start."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let other commands work in the folder."""
+        self._held.close()
 
     def outcomes(
-        self, sources: Sequence[Path], step_progress: Callable[[int, int], None] | None = None
+        self, sources: Sequence[Source], step_progress: Callable[[int, int], None] | None = None
     ) -> Generator[Outcome, None, None]:
         """Yield one outcome per source; see `batch.run_batch`."""
         factory = partial(Anonymizer.from_bundle, self.options.bundle, self.options.anonymizer)
@@ -117,22 +132,14 @@ class Run:
         )
 
     def finish(self) -> None:
-        """Write crosswalk and reports of everything in the journal.
+        """Write crosswalk and reports of everything in the journal, and seal them.
 
         Raises
         ------
         OutputError
-            If one cannot be written; the others are.
+            If one cannot be written; the others are, and nothing is sealed.
         """
-        facts, outcomes = self._facts(), self.journal.outcomes
-        writers = (
-            partial(write_crosswalk, self.folders.crosswalk, [o.row for o in outcomes]),
-            partial(write_release_report, self.folders, facts, outcomes),
-            partial(write_review, self.folders, facts, outcomes),
-        )
-        failures = [failure for write in writers if (failure := _failure(write))]
-        if failures:
-            raise failures[0]
+        write_records(self.folders, self.journal.outcomes, self.log)
 
     def _dicom_output(self) -> DicomOutput | None:
         if not self.options.output_format.may_be_dicom:
@@ -149,8 +156,8 @@ class Run:
         )
         return DicomOutput(derivation, self.options.retain)
 
-    def _open(self) -> str:
-        """Create or reopen the folders; return the seed of the run."""
+    def _open(self) -> tuple[str, AuditLog]:
+        """Create or reopen the folders; return the seed of the run and its audit log, held."""
         if self.options.resume:
             return self._reopen()
         with reporting_disk_errors():
@@ -159,12 +166,15 @@ class Run:
                     f"output folder {self.folders.root} is not empty",
                     "name another folder, or continue its run with --resume",
                 )
+        key = load_audit_key()
         self.folders.create()
         seed = run_seed(self.options.seed)
         write_private(self.folders.run, json_bytes(self._decisions() | {"seed": seed}))
-        return seed
+        log = self._held.enter_context(AuditLog(self.folders.audit, key))
+        log.append(Event.RUN_STARTED, options=self._decisions(), resumed=False)
+        return seed, log
 
-    def _reopen(self) -> str:
+    def _reopen(self) -> tuple[str, AuditLog]:
         try:
             recorded = json.loads(self.folders.run.read_text(encoding="utf-8"))
             seed = str(recorded.pop("seed"))
@@ -182,7 +192,9 @@ class Run:
                     f"{name} is {value!r} but the run was started with {recorded.get(name)!r}",
                     "repeat the options of the first start, or name another folder",
                 )
-        return seed
+        log = self._held.enter_context(continued_log(self.folders))
+        log.append(Event.RUN_STARTED, options=wanted, resumed=True)
+        return seed, log
 
     def _decisions(self) -> dict[str, Any]:
         """Return what a continued run has in common with its first start, but for the seed."""
@@ -196,23 +208,10 @@ class Run:
             "retain": sorted(option.value for option in self.options.retain),
             "key_fingerprint": self.key_fingerprint,
             "model": self.bundle.name,
+            "model_version": self.bundle.version,
             "model_sha256": self.bundle.sha256,
             "software": _software(),
         }
-
-    def _facts(self) -> RunFacts:
-        options = self.options.anonymizer
-        return RunFacts(
-            model=self.bundle.name,
-            model_version=self.bundle.version,
-            model_sha256=self.bundle.sha256,
-            profile=options.profile.value,
-            strength=self.strength,
-            num_inference_steps=options.num_inference_steps,
-            output_format=self.options.output_format.value,
-            output_size=options.output_size.value,
-            software=_software(),
-        )
 
 
 def discard_demo(out: Path) -> None:
@@ -241,14 +240,6 @@ def _is_demo(run: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(recorded, dict) and recorded.get("demo") is True
-
-
-def _failure(write: Callable[[], None]) -> OutputError | None:
-    try:
-        write()
-    except OutputError as error:
-        return error
-    return None
 
 
 def _plain(value: Any) -> Any:

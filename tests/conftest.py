@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from PIL import Image
 from privdiff_training.assemble import write_metadata
 
+from tests.unit.outputs import AUDIT_KEY
 from tests.unit.tiny import SIZE, TINY_UNET, tiny_pipeline
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -26,6 +27,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(no_gpu)
         if item.get_closest_marker("shared") and not SHARED.is_dir():
             item.add_marker(no_shared)
+
+
+@pytest.fixture(autouse=True)
+def audit_key(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with the tests' own audit key, also for processes that they start."""
+    file = tmp_path_factory.mktemp("keys") / "audit-key"
+    file.touch(0o600)
+    file.write_bytes(AUDIT_KEY + b"\n")
+    monkeypatch.setenv("PRIVDIFF_AUDIT_KEY_FILE", str(file))
+    return file
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -214,22 +214,22 @@ class TestRelease:
     )
     def test_crosswalk_round_trip(self, sources):
         rows = [
-            Row(source, "1.2", "release/a.png", "00", Status.RELEASED, "-", Review.PENDING)
+            Row(source, "1.2", "release/a.png", "00", Status.RELEASED, "-")
             for source in sorted(sources)
         ]
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "crosswalk.csv"
-            write_crosswalk(path, rows)
-            assert read_crosswalk(path) == [asdict(row) for row in rows]
+            write_crosswalk(path, rows, {"release/a.png": Review.APPROVED})
+            assert read_crosswalk(path) == [asdict(row) | {"review": "approved"} for row in rows]
 
     def test_name_that_is_no_utf_8_is_written_with_its_bytes(self, tmp_path):
         source = os.fsdecode(b"x\xff.png")
-        row = Row(source, "", "", "", Status.FAILED, "", Review.NONE)
-        write_crosswalk(tmp_path / "c.csv", [row])
+        row = Row(source, "", "", "", Status.FAILED, "")
+        write_crosswalk(tmp_path / "c.csv", [row], {})
         assert read_crosswalk(tmp_path / "c.csv")[0]["source"] == r"x\udcff.png"
 
     @pytest.mark.parametrize("start", ["=", "+", "-", "@"])
     def test_spreadsheets_run_no_formula(self, tmp_path, start):
-        row = Row(f"{start}cmd()", "", "", "", Status.FAILED, "", Review.NONE)
-        write_crosswalk(tmp_path / "c.csv", [row])
+        row = Row(f"{start}cmd()", "", "", "", Status.FAILED, "")
+        write_crosswalk(tmp_path / "c.csv", [row], {})
         assert f"'{start}cmd" in (tmp_path / "c.csv").read_text()

@@ -13,11 +13,11 @@ import pytest
 from privdiff_infer.batch import Batch, run_batch
 from privdiff_infer.errors import BundleError
 from privdiff_infer.image_files import OutputFormat
-from privdiff_infer.journal import Journal
 from privdiff_infer.radiograph import read_radiograph
 from privdiff_infer.release import Status
 from privdiff_infer.sources import find_sources
 from privdiff_infer.workers import WorkerPool
+from tests.unit.outputs import open_journal
 
 FILES = [Path(str(number)) for number in range(8)]
 
@@ -149,7 +149,7 @@ def make_batch(out: Path) -> Batch:
 def test_image_that_ends_its_process_is_a_failed_row(tmp_path, pictures):
     batch, files = make_batch(tmp_path / "out"), find_sources([str(pictures)])
     factory = partial(Copying, read_radiograph(files[1]).digest)
-    outcomes = run_batch(files, batch, Journal(batch.folders), factory, workers=2)
+    outcomes = run_batch(files, batch, open_journal(batch.folders), factory, workers=2)
     rows = {Path(o.row.source).name: o.row for o in outcomes}
 
     assert rows.keys() == {f"Doe_Jane_{n}.png" for n in range(3)}
@@ -159,11 +159,11 @@ def test_image_that_ends_its_process_is_a_failed_row(tmp_path, pictures):
 
 def test_stopped_batch_has_a_row_for_every_image_in_release(tmp_path, pictures):
     batch, files = make_batch(tmp_path / "out"), find_sources([str(pictures)])
-    journal = Journal(batch.folders)
+    journal = open_journal(batch.folders)
     run = run_batch(files, batch, journal, Copying, workers=2)
     next(run)
     run.close()
 
     images = {f"release/images/{path.name}" for path in batch.folders.images.iterdir()}
     assert len(images) > 1
-    assert images == journal.outputs == Journal(batch.folders).outputs
+    assert images == journal.outputs == open_journal(batch.folders).outputs

@@ -1,0 +1,70 @@
+"""What is written of a run from its journal and its audit log, and the seal over it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from privdiff_infer.audit import AuditLog, Event
+from privdiff_infer.errors import OutputError
+from privdiff_infer.journal import Outcome
+from privdiff_infer.release import OutputFolders, write_crosswalk
+from privdiff_infer.report import RunFacts, write_release_report, write_review
+from privdiff_infer.result_states import decisions_of, results
+
+
+def write_records(folders: OutputFolders, outcomes: Sequence[Outcome], log: AuditLog) -> None:
+    """Write crosswalk, reports and review page, then seal the files of the run.
+
+    Parameters
+    ----------
+    folders
+        Of the run.
+    outcomes
+        Everything in its journal.
+    log
+        Its audit log; no other command can write between the reports and the seal.
+
+    Raises
+    ------
+    OutputError
+        If one cannot be written; the others are, but nothing is sealed.
+    """
+    with log:
+        _withdraw(log, {outcome.row.output for outcome in outcomes})
+        facts, decided = _facts(folders), decisions_of(log.entries)
+        reviews = {output: decision.state for output, decision in decided.items()}
+        rows = [outcome.row for outcome in outcomes]
+        writers = (
+            partial(write_crosswalk, folders.crosswalk, rows, reviews),
+            partial(write_release_report, folders, facts, outcomes, reviews, log.anchor),
+            partial(write_review, folders, facts, outcomes, decided),
+        )
+        failures = [failure for write in writers if (failure := _failure(write))]
+        if failures:
+            raise failures[0]
+        log.seal(folders)
+
+
+def _withdraw(log: AuditLog, outputs: set[str]) -> None:
+    """Tell of results that were deleted, for they have no row any more."""
+    for output in sorted(set(results(log.entries)) - outputs):
+        log.append(Event.IMAGE_WITHDRAWN, output=output)
+
+
+def _facts(folders: OutputFolders) -> RunFacts:
+    try:
+        return RunFacts.from_record(json.loads(folders.run.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(
+            f"{folders.root} holds no run that can be read", "restore private/run.json"
+        ) from error
+
+
+def _failure(write: Callable[[], None]) -> OutputError | None:
+    try:
+        write()
+    except OutputError as error:
+        return error
+    return None
