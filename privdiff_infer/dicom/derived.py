@@ -267,7 +267,7 @@ def _describe(dataset: Dataset, kind: Kind) -> None:
     if kind is DX:
         dataset.PresentationIntentType = "FOR PRESENTATION"
         if not dataset.get("AnatomicRegionSequence"):  # empty only where it is not known
-            dataset.AnatomicRegionSequence = [_code("51185008", "Chest", scheme="SCT")]
+            dataset.AnatomicRegionSequence = [_code("816094009", "Chest", scheme="SCT")]
     dataset.ImageType = ["DERIVED", _secondary_or_primary(dataset)]
     dataset.SeriesDescription = SERIES_DESCRIPTION
 
