@@ -38,7 +38,7 @@ from privdiff_infer.workers import WorkerPool
 
 if TYPE_CHECKING:
     from privdiff_infer.anonymizer import AnonymizedImage
-    from privdiff_infer.dicom.derived import DicomEncoder, DicomOutput
+    from privdiff_infer.dicom.output import DicomEncoder, DicomOutput
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,8 @@ from privdiff_infer.anonymizer import Anonymizer, AnonymizerOptions, operating_s
 from privdiff_infer.audit import AuditLog, Event, continued_log, load_audit_key
 from privdiff_infer.batch import Batch, run_batch
 from privdiff_infer.device import pick_device
-from privdiff_infer.dicom.derived import Derivation, DicomOutput
+from privdiff_infer.dicom.derived import Derivation
+from privdiff_infer.dicom.output import DicomOutput
 from privdiff_infer.dicom.profile_table import Option
 from privdiff_infer.dicom.pseudonyms import Pseudonyms
 from privdiff_infer.errors import OptionError, OutputError
@@ -101,7 +102,7 @@ class Run:
         self.strength = operating_strength(self.bundle, options.anonymizer)
         pick_device(options.anonymizer.device)
         self.folders = OutputFolders(options.out)
-        dicom = self._dicom_output() if options.output_format.may_be_dicom else None
+        dicom = self._dicom_output()
         self.key_fingerprint = Pseudonyms.load().fingerprint if dicom else None
         self._held = ExitStack()
         try:
@@ -139,7 +140,14 @@ class Run:
         """
         write_records(self.folders, self.journal.outcomes, self.log)
 
-    def _dicom_output(self) -> DicomOutput:
+    def _dicom_output(self) -> DicomOutput | None:
+        if not self.options.output_format.may_be_dicom:
+            if self.options.retain:
+                raise OptionError(
+                    f"{self.options.output_format.value} files have no header to keep anything in",
+                    "choose the format dicom, or leave --retain and --clean out",
+                )
+            return None
         chosen, bundle = self.options.anonymizer, self.bundle
         steps = chosen.num_inference_steps or PROFILES[chosen.profile].num_inference_steps
         derivation = Derivation(

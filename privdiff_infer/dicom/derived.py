@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from enum import Enum
 from io import BytesIO
@@ -19,21 +18,28 @@ import numpy as np
 import pydicom
 from pydicom import DataElement, Dataset, FileMetaDataset
 from pydicom.uid import (
-    JPEG2000,
     UID,
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
     DigitalXRayImageStorageForProcessing,
     ExplicitVRLittleEndian,
     JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLSNearLossless,
     SecondaryCaptureImageStorage,
 )
-from pydicom.valuerep import DSfloat
 
 from privdiff_infer import __version__
 from privdiff_infer.dicom.confidentiality import ConfidentialityProfile, Option
+from privdiff_infer.dicom.derived_attributes import (
+    COMMON_EMPTY,
+    COMMON_STATED,
+    COMPRESSION_METHODS,
+    CR,
+    DX,
+    KEPT_OF_GROUP_0028,
+    OF_THE_SOURCE_ALONE,
+    SECONDARY_CAPTURE,
+    Kind,
+)
 from privdiff_infer.dicom.pseudonyms import Pseudonyms
 from privdiff_infer.radiograph import Radiograph, SourceFormat
 from privdiff_infer.readers.dicom_header import SPACINGS, spacing, text
@@ -81,95 +87,6 @@ class Derivation:
     profile: Profile
     strength: float
     num_inference_steps: int
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """One SOP class that is written.
-
-    `stated` are type 1 attributes of its modules with the value for a source that states none;
-    `empty` are those of type 2.
-    """
-
-    sop_class: UID
-    modality: str
-    stated: dict[str, str]
-    empty: tuple[str, ...]
-
-
-COMMON_EMPTY = (
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyDate",
-    "StudyTime",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-    "StudyID",
-    "SeriesNumber",
-    "InstanceNumber",
-    "PatientOrientation",
-)
-"""Type 2 of the modules Patient, General Study, General Series and General Image (PS3.3 C.7)."""
-
-DX = _Kind(
-    DigitalXRayImageStorageForPresentation,
-    "DX",
-    # The chest is no paired part. Displayed grey goes with density, so with the logarithm.
-    {"ImageLaterality": "U", "PixelIntensityRelationship": "LOG"},
-    ("Manufacturer", "AnatomicRegionSequence", "DetectorType", "AcquisitionContextSequence"),
-)
-CR = _Kind(
-    ComputedRadiographyImageStorage,
-    "CR",
-    {},
-    ("Manufacturer", "BodyPartExamined", "ViewPosition"),
-)
-SECONDARY_CAPTURE = _Kind(SecondaryCaptureImageStorage, "OT", {"ConversionType": "SYN"}, ())
-
-KEPT_OF_GROUP_0028 = frozenset(
-    {
-        "PixelSpacing",
-        "PixelAspectRatio",
-        "PixelSpacingCalibrationType",
-        "PixelSpacingCalibrationDescription",
-        "QualityControlImage",
-        "LongitudinalTemporalInformationModified",
-        "PixelIntensityRelationship",
-        "PartialView",
-        "PartialViewDescription",
-        "PartialViewCodeSequence",
-        "LossyImageCompression",
-        "LossyImageCompressionRatio",
-        "LossyImageCompressionMethod",
-    }
-)
-"""The rest of the group describes stored values: depth, padding, windows, tables, ranges."""
-
-OF_THE_SOURCE_ALONE = (
-    (0x00080012, 0x00080016),  # when and by whom the instance was created
-    (0x00181600, 0x00181721),  # shutter and collimator, in pixels of the source's matrix
-    (0x00600000, 0x00610000),  # histogram
-    (0x00700000, 0x00710000),  # graphics
-    (0x00880200, 0x00880201),  # icon
-    (0x20500000, 0x20510000),  # presentation tables
-    (0x4FFE0000, 0x4FFF0000),  # what digital signatures cover
-    (0x50000000, 0x51000000),  # curves
-    (0x52000000, 0x53000000),  # functional groups
-    (0x60000000, 0x61000000),  # overlays
-    (0x7FE00000, 0x7FE10000),  # pixels
-    (0xFFFA0000, 0xFFFFFFFF),  # digital signatures, trailing padding
-)
-"""First tag, and the one after the last, of what does not hold of other pixels."""
-
-COMPRESSION_METHODS = {
-    JPEGBaseline8Bit: "ISO_10918_1",
-    JPEGExtended12Bit: "ISO_10918_1",
-    JPEGLSNearLossless: "ISO_14495_1",
-    JPEG2000: "ISO_15444_1",
-}
-"""Defined terms of PS3.3 C.7.6.1.1.5.1 for transfer syntaxes that can lose something."""
 
 
 def stored_values(pixels: np.ndarray) -> np.ndarray:
@@ -278,69 +195,6 @@ def without_burned_in_text(content: bytes) -> bytes:
     return encode_dicom(dataset)
 
 
-class DicomEncoder:
-    """Turns the results of a run into DICOM files; holds the key, so each process makes its own.
-
-    Parameters
-    ----------
-    pseudonyms
-        Of the key.
-    options
-        Of the confidentiality profile.
-    derivation
-        How results come about.
-    """
-
-    def __init__(
-        self, pseudonyms: Pseudonyms, options: Collection[Option], derivation: Derivation
-    ) -> None:
-        self._pseudonyms = pseudonyms
-        self._profile = ConfidentialityProfile(pseudonyms, options)
-        self._derivation = derivation
-
-    def encode(
-        self, result: AnonymizedImage, source: Radiograph, image_seed: int, text_state: TextState
-    ) -> bytes:
-        """Return one file; see `derived_dataset`."""
-        return encode_dicom(
-            derived_dataset(
-                result,
-                source,
-                self._profile,
-                self._pseudonyms,
-                self._derivation,
-                image_seed,
-                text_state,
-            )
-        )
-
-
-@dataclass(frozen=True)
-class DicomOutput:
-    """What processes need to write DICOM files; the key is not among it, each reads it itself.
-
-    Attributes
-    ----------
-    derivation
-        How results come about.
-    options
-        Options of the confidentiality profile.
-    """
-
-    derivation: Derivation
-    options: frozenset[Option] = frozenset()
-
-    def encoder(self) -> DicomEncoder:
-        """Read the key.
-
-        Raises
-        ------
-        SecretError
-            If there is no usable key.
-        """
-        return DicomEncoder(Pseudonyms.load(), self.options, self.derivation)
-
-
 def _attributes_of_file(source: Radiograph, pseudonyms: Pseudonyms) -> Dataset:
     """Return what a file that is no DICOM says; its hash, keyed, stands for patient and study."""
     dataset = Dataset()
@@ -390,7 +244,7 @@ def _correct_spacing(
         dataset.pop("PixelSpacingCalibrationDescription", None)
 
 
-def _kind(dataset: Dataset) -> _Kind:
+def _kind(dataset: Dataset) -> Kind:
     sop_class = dataset.get("SOPClassUID")
     if sop_class == ComputedRadiographyImageStorage:
         return CR
@@ -400,10 +254,10 @@ def _kind(dataset: Dataset) -> _Kind:
     return SECONDARY_CAPTURE
 
 
-def _describe(dataset: Dataset, kind: _Kind) -> None:
+def _describe(dataset: Dataset, kind: Kind) -> None:
     """State what kind of object this is, and complete what its modules require."""
     dataset.SOPClassUID = kind.sop_class
-    for keyword, value in {"Modality": kind.modality, **kind.stated}.items():
+    for keyword, value in {**COMMON_STATED, **kind.stated}.items():
         if text(dataset, keyword) is None:
             setattr(dataset, keyword, value)
     for keyword in COMMON_EMPTY + kind.empty:
@@ -432,9 +286,9 @@ def _write_pixels(dataset: Dataset, stored: np.ndarray) -> None:
     dataset.Rows, dataset.Columns = stored.shape
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, BITS, BITS - 1
     dataset.PixelRepresentation = 0
-    dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = 0, 1, "US"
+    dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = "0", "1", "US"
     # PS3.3 C.11.2.1.2.1: a LINEAR window c, w shows c - 0.5 - (w - 1) / 2 to c - 0.5 + (w - 1) / 2
-    dataset.WindowCenter, dataset.WindowWidth = (LARGEST + 1) // 2, LARGEST + 1
+    dataset.WindowCenter, dataset.WindowWidth = str((LARGEST + 1) // 2), str(LARGEST + 1)
     dataset.PresentationLUTShape = "IDENTITY"
     if "PixelIntensityRelationship" in dataset:
         dataset.PixelIntensityRelationshipSign = -1  # white, a high value, is little radiation
@@ -495,8 +349,12 @@ def _identify(
     instance depends on everything in it, the pixels too, so that no two ever share one.
     """
     instance = source.sop_instance_uid or source.digest
-    if text(original, "StudyInstanceUID") is None:
+    study = text(original, "StudyInstanceUID")
+    if study is None:
         dataset.StudyInstanceUID = pseudonyms.instance_uid(instance, "study")
+    if text(dataset, "PatientID") is None:  # unknown patients are not all one patient
+        dataset.PatientID = pseudonyms.patient_id(study or instance, issuer="study")
+        dataset.PatientName = dataset.PatientID
     series = text(original, "SeriesInstanceUID") or instance
     dataset.SeriesInstanceUID = pseudonyms.instance_uid(series, "series", parameters)
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -508,8 +366,7 @@ def _identify(
 
 
 def _name_instance(dataset: Dataset, uid: str) -> None:
-    dataset.SOPInstanceUID = uid
-    dataset.file_meta.MediaStorageSOPInstanceUID = uid
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = UID(uid)
 
 
 def _code(value: str, meaning: str) -> Dataset:
@@ -519,6 +376,6 @@ def _code(value: str, meaning: str) -> Dataset:
     return item
 
 
-def _decimal(value: float) -> DSfloat:
-    """Return a decimal string of at most 16 characters (PS3.5 6.2)."""
-    return DSfloat(value, auto_format=True)
+def _decimal(value: float) -> str:
+    """Return ten digits, which fit into a decimal string (PS3.5 6.2: at most 16 characters)."""
+    return f"{value:.10g}"

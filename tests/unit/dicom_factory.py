@@ -48,7 +48,7 @@ def radiograph_dataset(stored: np.ndarray, bits: int = 12, **attributes: Any) ->
     dataset.PixelData = stored.tobytes()
     for keyword, value in attributes.items():
         if value is None:
-            delattr(dataset, keyword)
+            dataset.pop(keyword, None)
         else:
             setattr(dataset, keyword, value)
     return dataset

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 from functools import partial
 from pathlib import Path
 from shutil import copytree
 
+import numpy as np
+import pydicom
 import pytest
 import torch
+from PIL import Image
 from privdiff_training.assemble import write_metadata
+from pydicom.uid import ComputedRadiographyImageStorage, SecondaryCaptureImageStorage
 
 from privdiff_infer import batch as batch_module
 from privdiff_infer.anonymizer import Anonymizer, AnonymizerOptions
 from privdiff_infer.batch import HELD_RESULT, Batch, run_batch
+from privdiff_infer.dicom.output import DicomOutput
+from privdiff_infer.dicom.profile_table import Option
 from privdiff_infer.errors import ImageHeld, ImageRejected
 from privdiff_infer.image_files import OutputFormat
 from privdiff_infer.release import Status
 from privdiff_infer.sources import find_sources
 from tests.conftest import tiny_metadata, write_picture
+from tests.unit.derived_factory import DERIVATION
 from tests.unit.dicom_factory import dicom_bytes, radiograph_dataset, ramp
 from tests.unit.outputs import open_journal
 
@@ -135,6 +143,70 @@ def test_nrrd_has_a_preview(tmp_path, pictures, factory):
     list(start(find_sources([str(pictures)]), batch, factory))
     assert len(list(batch.folders.previews.glob("*.png"))) == 3
     assert len(list(batch.folders.images.glob("*.nrrd"))) == 3
+
+
+class TestDicomResults:
+    @pytest.fixture
+    def files(self, tmp_path, pictures):
+        (tmp_path / "sources").mkdir()
+        path = tmp_path / "sources" / "Doe_Jane.dcm"
+        path.write_bytes(dicom_bytes(radiograph_dataset(ramp())))
+        return [path, pictures / "Doe_Jane_0.png"]
+
+    def batch(self, out: Path, output_format=OutputFormat.AUTO, **options) -> Batch:
+        batch = Batch(out, "1", output_format, DicomOutput(DERIVATION, **options))
+        batch.folders.create()
+        return batch
+
+    def test_auto_writes_dicom_for_dicom_with_a_preview(self, tmp_path, files, factory):
+        batch = self.batch(tmp_path / "out")
+        outcomes = list(start(files, batch, factory))
+
+        assert [Path(o.row.output).suffix for o in outcomes] == [".dcm", ".png"]
+        name = Path(outcomes[0].row.output).stem
+        assert [path.name for path in batch.folders.previews.iterdir()] == [f"{name}.png"]
+        dataset = pydicom.dcmread(batch.out / outcomes[0].row.output)
+        preview = np.asarray(Image.open(batch.folders.previews / f"{name}.png"), np.float64)
+        half_a_step_of_each = 0.5 / 255 + 0.51 / 4095
+        shown = dataset.pixel_array / 4095
+        np.testing.assert_allclose(shown, preview / 255, rtol=0, atol=half_a_step_of_each)
+
+    def test_every_source_becomes_dicom_on_demand(self, tmp_path, files, factory):
+        batch = self.batch(tmp_path / "out", OutputFormat.DICOM)
+        outcomes = list(start(files, batch, factory))
+        classes = [pydicom.dcmread(batch.out / o.row.output).SOPClassUID for o in outcomes]
+        assert classes == [ComputedRadiographyImageStorage, SecondaryCaptureImageStorage]
+
+    def test_workers_change_no_byte(self, tmp_path, files, factory):
+        for name, workers in (("a", 1), ("b", 2)):
+            list(start(files, self.batch(tmp_path / name), factory, workers=workers))
+        assert results(tmp_path / "a") == results(tmp_path / "b")
+
+    def test_key_does_not_travel_with_the_batch(self, tmp_path, pseudonym_key):
+        batch = self.batch(tmp_path / "out")
+        assert pseudonym_key.read_bytes() not in pickle.dumps(batch)
+        assert repr(batch).count("key") == 0
+
+    def test_held_result_is_dicom_too_and_has_no_preview(self, tmp_path, files, tiny_bundle):
+        strict = copytree(tiny_bundle, tmp_path / "strict")
+        gates = {"frontal_logit": -1e9, "linkage_similarity": -1.0}
+        write_metadata(strict, tiny_metadata(gates=gates))
+        batch = self.batch(tmp_path / "out")
+        factory = partial(Anonymizer.from_bundle, strict, OPTIONS)
+        (outcome,) = start(files[:1], batch, factory)
+
+        assert outcome.row.output.startswith("private/held/")
+        dataset = pydicom.dcmread(batch.out / outcome.row.output)
+        assert "strength 0.5" in dataset.DerivationDescription
+        assert not list(batch.folders.release.rglob("*.*"))
+
+    def test_options_of_the_profile_reach_the_file(self, tmp_path, files, factory):
+        options = frozenset({Option.RETAIN_UIDS})
+        batch = self.batch(tmp_path / "out", options=options)
+        (outcome,) = start(files[:1], batch, factory)
+        dataset = pydicom.dcmread(batch.out / outcome.row.output)
+        (source,) = dataset.SourceImageSequence
+        assert source.ReferencedSOPInstanceUID == outcome.row.sop_instance_uid
 
 
 def test_same_file_twice_is_two_rows_and_one_result(tmp_path, factory):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -21,6 +22,8 @@ from privdiff_infer import batch
 from privdiff_infer.cli import app
 from privdiff_infer.commands import anonymize as anonymize_command
 from privdiff_infer.commands import models as models_command
+from privdiff_infer.commands.options import SAMPLE
+from privdiff_infer.dicom.pseudonyms import Pseudonyms
 from privdiff_infer.errors import ImageHeld
 from privdiff_infer.radiograph import read_radiograph
 from privdiff_infer.vocabulary import Profile
@@ -97,7 +100,7 @@ def test_header_of_a_source_does_not_reach_release(tiny_bundle, tmp_path):
     for name, more in {"a": {}, "b": {"PatientAge": "005Y"}, "c": {"ViewPosition": "LL"}}.items():
         dataset = radiograph_dataset(ramp(), **planted, **more)
         (sources / f"{name}.dcm").write_bytes(dicom_bytes(dataset))
-    for number, output_format in enumerate(["png", "png16", "nrrd"]):
+    for number, output_format in enumerate(["auto", "png", "png16", "nrrd"]):
         out = tmp_path / f"out-{number}"
         result = anonymize(tiny_bundle, sources, "-o", out, "--format", output_format)
         assert "1 released, 2 held, 0 failed" in result.stdout
@@ -236,6 +239,48 @@ def test_resume_refuses_other_options(tiny_bundle, pictures, done):
     assert "--seed differs" in str(result.exception)
 
 
+def test_resume_refuses_another_key(tiny_bundle, pictures, done, tmp_path, monkeypatch):
+    recorded = json.loads((done / "private" / "run.json").read_text())
+    assert recorded["key_fingerprint"] == Pseudonyms.load().fingerprint
+    other = tmp_path / "other-key"
+    other.touch(mode=0o600)
+    other.write_text("another key of tests, which are no secret")
+    monkeypatch.setenv("PRIVDIFF_KEY_FILE", str(other))
+    result = anonymize(tiny_bundle, pictures, "-o", done, "--resume")
+    assert "key_fingerprint is" in str(result.exception)
+
+
+def test_key_is_nowhere_in_the_output(tiny_bundle, tmp_path, pseudonym_key):
+    (tmp_path / "a.dcm").write_bytes(dicom_bytes(radiograph_dataset(ramp())))
+    anonymize(tiny_bundle, tmp_path / "a.dcm", "-o", tmp_path / "out")
+    assert (tmp_path / "out" / "release" / "images").glob("*.dcm")
+    for path in (tmp_path / "out").rglob("*.*"):
+        assert path.is_dir() or pseudonym_key.read_bytes() not in path.read_bytes()
+
+
+def test_format_without_header_needs_no_key(tiny_bundle, pictures, tmp_path, monkeypatch):
+    monkeypatch.setenv("PRIVDIFF_KEY_FILE", str(tmp_path / "absent"))
+    assert anonymize(tiny_bundle, pictures, "-o", tmp_path / "a", "--format", "png").exit_code == 0
+    result = anonymize(tiny_bundle, pictures, "-o", tmp_path / "b")
+    assert "cannot be read" in str(result.exception)
+    assert not (tmp_path / "b").exists()
+
+
+def test_what_a_user_retains_is_in_the_file(tiny_bundle, tmp_path):
+    dataset = radiograph_dataset(ramp(), DeviceSerialNumber="SN-1", StudyDate="20200131")
+    (tmp_path / "a.dcm").write_bytes(dicom_bytes(dataset))
+    options = ["--retain", "device-identity", "--retain", "modified-dates"]
+    options += ["--clean", "recognizable-visual-features"]
+    anonymize(tiny_bundle, tmp_path / "a.dcm", "-o", tmp_path / "out", *options)
+    (path,) = (tmp_path / "out/release/images").iterdir()
+    derived = pydicom.dcmread(path)
+    assert derived.DeviceSerialNumber == "SN-1"
+    assert derived.StudyDate not in ("", "20200131")
+    assert derived.RecognizableVisualFeatures == "NO"
+    codes = {item.CodeValue for item in derived.DeidentificationMethodCodeSequence}
+    assert codes == {"113100", "113102", "113107", "113109"}
+
+
 def test_resume_with_fewer_sources_keeps_every_row(tiny_bundle, pictures, done):
     crosswalk, report = done / "private/crosswalk.csv", done / "release/report.json"
     before = crosswalk.read_bytes(), json.loads(report.read_text())
@@ -274,6 +319,10 @@ def test_folder_in_use_is_not_touched(tiny_bundle, pictures, done):
     ("arguments", "words"),
     [
         (["anonymize", "nowhere.png", "-o", "x"], "does not exist; name files"),
+        (
+            ["anonymize", str(SAMPLE), "-o", "x", "--format", "png", "--retain", "uids"],
+            "png files have no header",
+        ),
         (["anonymize", "empty", "-o", "x"], "source 'empty' holds no files"),
         (["anonymize", "{picture}", "-o", "x", "--model", "nothing"], "no model bundle 'nothing'"),
         (["anonymize", "{picture}", "-o", "x", "--strength", "1.5"], "outside (0, 1]"),
