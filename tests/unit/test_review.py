@@ -20,6 +20,7 @@ from privdiff_infer.errors import AuditError, OptionError, OutputError
 from privdiff_infer.journal import Journal
 from privdiff_infer.records import write_records
 from privdiff_infer.release import OutputFolders, Review
+from privdiff_infer.result_states import decisions_of
 from privdiff_infer.review import decisions, record
 from privdiff_infer.verification import verify
 from tests.unit.audited_run import add_result, open_log, output, write_run
@@ -158,7 +159,7 @@ def test_published_image_cannot_be_taken_back(run):
     record(run, [output(0)], Review.APPROVED, "ada")
     folders = OutputFolders(run)
     with continued_log(folders) as log:
-        sha256 = decisions(run)[output(0)].sha256
+        sha256 = decisions_of(log.entries)[output(0)].sha256
         log.append(Event.PUBLISHED, output=output(0), sha256=sha256, target="http://store")
         write_records(folders, Journal(folders, log).outcomes, log)
     assert reviews(run)[output(0)] == "published"
@@ -239,21 +240,33 @@ class TestNoText:
         journal.settle([])
         assert output(0, ".dcm") in journal.outputs
 
-    @pytest.mark.parametrize("stopped_at", ["write_released", "Journal.replace_bytes"])
-    def test_interruption_approves_no_bytes_that_nobody_approved(
-        self, run, monkeypatch, stopped_at, shown
-    ):
+    def test_interruption_approves_no_bytes_that_nobody_approved(self, run, monkeypatch):
         def interrupt(*_: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(f"privdiff_infer.review.{stopped_at}", interrupt)
+        monkeypatch.setattr("privdiff_infer.review.write_released", interrupt)
         with pytest.raises(KeyboardInterrupt):
             record(run, [output(0, ".dcm")], Review.APPROVED, "ada", without_text=True)
         monkeypatch.undo()
 
+        again = review(run, "--approve", output(0, ".dcm"))
+        assert "is not the file that was written" in str(again.exception)
         journal = open_journal(OutputFolders(run))
         journal.settle([])  # as --resume does
         assert output(0, ".dcm") not in journal.outputs
+
+    def test_interruption_after_the_new_file_loses_nothing(self, run, monkeypatch):
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("privdiff_infer.review.write_records", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            record(run, [output(0, ".dcm")], Review.APPROVED, "ada", without_text=True)
+        monkeypatch.undo()
+
+        assert review(run, "--reject", HELD).exit_code == 0
+        assert decisions(run)[output(0, ".dcm")].state is Review.APPROVED
+        assert verify(run, AUDIT_KEY).findings == []
 
 
 def test_commands_load_neither_torch_nor_the_readers():
