@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from privdiff_infer.audit import AuditLog, Event
@@ -11,7 +12,7 @@ from privdiff_infer.errors import OutputError
 from privdiff_infer.journal import Outcome
 from privdiff_infer.release import OutputFolders, write_crosswalk
 from privdiff_infer.report import RunFacts, write_release_report, write_review
-from privdiff_infer.result_states import decisions_of, results
+from privdiff_infer.result_states import Result, decisions_of, results
 
 
 def write_records(folders: OutputFolders, outcomes: Sequence[Outcome], log: AuditLog) -> None:
@@ -33,6 +34,7 @@ def write_records(folders: OutputFolders, outcomes: Sequence[Outcome], log: Audi
     """
     with log:
         _withdraw(log, {outcome.row.output for outcome in outcomes})
+        outcomes = _with_recorded_bytes(outcomes, results(log.entries))
         facts, decided = _facts(folders), decisions_of(log.entries)
         reviews = {output: decision.state for output, decision in decided.items()}
         rows = [outcome.row for outcome in outcomes]
@@ -51,6 +53,18 @@ def _withdraw(log: AuditLog, outputs: set[str]) -> None:
     """Tell of results that were deleted, for they have no row any more."""
     for output in sorted(set(results(log.entries)) - outputs):
         log.append(Event.IMAGE_WITHDRAWN, output=output)
+
+
+def _with_recorded_bytes(
+    outcomes: Sequence[Outcome], recorded: Mapping[str, Result]
+) -> list[Outcome]:
+    """Take the SHA-256 from the log: a decision can have given a result another header."""
+    return [
+        replace(outcome, row=replace(outcome.row, sha256=recorded[outcome.row.output].sha256))
+        if outcome.row.output in recorded
+        else outcome
+        for outcome in outcomes
+    ]
 
 
 def _facts(folders: OutputFolders) -> RunFacts:
