@@ -163,7 +163,9 @@ def _write(
     sha256 = write_private(target, content) if held else write_released(target, content)
     if not held and output_format is OutputFormat.NRRD:
         _write_preview(batch.folders, target, result)
-    write_review_pictures(batch.folders.review, name, radiograph.pixels, result.pixels)
+    write_review_pictures(
+        batch.folders.review, name, radiograph.pixels, result.pixels, result.text.boxes
+    )
     row = Row(
         source=str(path),
         sop_instance_uid=radiograph.sop_instance_uid or "",
@@ -179,6 +181,9 @@ def _write(
         result.findings_after,
         result.strength,
         result.attempts,
+        result.text.state,
+        len(result.text.boxes),
+        result.text.redrawn,
     )
     return Outcome(row, HELD_RESULT if held else "", radiograph.digest, figures)
 

@@ -182,6 +182,8 @@ class Run:
             num_inference_steps=options.num_inference_steps,
             output_format=self.options.output_format.value,
             output_size=options.output_size.value,
+            side_markers=options.side_markers.value,
+            accept_unchecked_text=options.accept_unchecked_text,
             software=_software(),
         )
 
