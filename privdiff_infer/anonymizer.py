@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from privdiff_infer.burned_in_text import (
+    LEFT_IN_RESULT,
+    SEARCH_SIDE,
+    UNAVAILABLE,
+    RapidTextDetector,
+    SideMarkers,
+    TextDetector,
+    TextState,
+    TextStep,
+    draw_markers,
+    remove_text,
+)
 from privdiff_infer.device import pick_device
-from privdiff_infer.errors import OptionError
+from privdiff_infer.errors import ImageHeld, OptionError, TextDetectorError
 from privdiff_infer.gates import check_frontal, check_patient, linkage_failure
 from privdiff_infer.model.bundle import BundleInfo, read_bundle
-from privdiff_infer.model_grid import OutputSize, to_model_grid
+from privdiff_infer.model_grid import GridGeometry, OutputSize, to_model_grid
 from privdiff_infer.pipeline import PrivDiffPipeline, check_strength
 from privdiff_infer.radiograph import HeaderFacts, Radiograph
 from privdiff_infer.vocabulary import FINDINGS, Precision, Profile, age_bin
@@ -25,6 +37,10 @@ MAX_ATTEMPTS = 3
 STRENGTH_STEP = 0.1
 """A result that fails a gate is redrawn with fresh noise and this much more of it."""
 
+SEARCH_SCALE = 2.5
+"""Text is searched for at this many times the resolution of the model's grid: what is too small to
+be found there is too small to be read on the grid."""
+
 
 @dataclass(frozen=True)
 class AnonymizerOptions:
@@ -32,6 +48,7 @@ class AnonymizerOptions:
 
     `threads` is the number of CPU threads of one process. It decides the last bits of sums, so
     equal bytes need equal threads; the default depends neither on the machine nor on the workers.
+    `accept_unchecked_text` lets images pass where the text detector does not load.
     """
 
     profile: Profile = Profile.STANDARD
@@ -41,6 +58,8 @@ class AnonymizerOptions:
     precision: Precision = Precision.FLOAT32
     output_size: OutputSize = OutputSize.MODEL
     threads: int = 1
+    side_markers: SideMarkers = SideMarkers.REDRAW
+    accept_unchecked_text: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,6 +80,8 @@ class AnonymizedImage:
         Of the attempt that was kept.
     attempts
         Number of attempts.
+    text
+        What was done about the text in the source.
     held_reason
         Why the result did not pass the output gates, or None if it did.
     """
@@ -72,6 +93,7 @@ class AnonymizedImage:
     findings_after: dict[str, float]
     strength: float
     attempts: int
+    text: TextStep
     held_reason: str | None
 
 
@@ -86,14 +108,21 @@ class Anonymizer:
         Metadata of the bundle.
     options
         What the user chose.
+    text_detector
+        None if it does not load; images are then held unless the options accept that.
     """
 
     def __init__(
-        self, pipeline: PrivDiffPipeline, bundle: BundleInfo, options: AnonymizerOptions
+        self,
+        pipeline: PrivDiffPipeline,
+        bundle: BundleInfo,
+        options: AnonymizerOptions,
+        text_detector: TextDetector | None,
     ) -> None:
         self.pipeline = pipeline
         self.bundle = bundle
         self.options = options
+        self.text_detector = text_detector
         self.strength = operating_strength(bundle, options)
 
     @classmethod
@@ -111,7 +140,7 @@ class Anonymizer:
         bundle = read_bundle(path)
         pipeline = PrivDiffPipeline.from_pretrained(path)
         pipeline.to(pick_device(options.device), getattr(torch, options.precision.value))
-        return cls(pipeline, bundle, options)
+        return cls(pipeline, bundle, options, _text_detector(options, bundle))
 
     def anonymize(
         self,
@@ -138,15 +167,15 @@ class Anonymizer:
         Raises
         ------
         ImageHeld
-            If the image must not be redrawn: a child, or no upright frontal chest radiograph.
+            If the image must not be redrawn: a child, no upright frontal chest radiograph, or text
+            that cannot be looked for or removed.
         """
         metadata = self.bundle.metadata
         check_patient(radiograph.header, evaluated_under_18=metadata.evaluated_under_18)
-        grid, geometry = to_model_grid(
-            radiograph.pixels, radiograph.spacing_mm, metadata.image_size
-        )
-        source = torch.from_numpy(np.ascontiguousarray(grid))[None, None]
-        check_frontal(self._frontal(source), metadata.gates)
+        seen, _ = self._on_grid(radiograph.pixels, radiograph)
+        check_frontal(self._frontal(seen), metadata.gates)
+        cleaned, text = self._without_text(radiograph.pixels)
+        source, geometry = self._on_grid(cleaned, radiograph)
         before = self._findings(source)
         told = _told(radiograph.header)
 
@@ -162,12 +191,14 @@ class Anonymizer:
                 callback=progress,
             ).images
             similarity = self._similarity(source, redrawn)
-            failure = linkage_failure(similarity, metadata.gates)
+            failure = linkage_failure(similarity, metadata.gates) or self._text_failure(redrawn)
             if failure is None or attempt == MAX_ATTEMPTS:
                 break
             strength = min(1.0, round(strength + STRENGTH_STEP, 6))
 
         pixels, spacing_mm = geometry.restore(redrawn[0, 0].cpu().numpy(), self.options.output_size)
+        markers = text.markers if self.options.side_markers is SideMarkers.REDRAW else ()
+        pixels = draw_markers(pixels, markers, geometry.source_shape)
         return AnonymizedImage(
             pixels=pixels,
             spacing_mm=spacing_mm,
@@ -176,8 +207,28 @@ class Anonymizer:
             findings_after=self._findings(redrawn),
             strength=strength,
             attempts=attempt,
+            text=replace(text, redrawn=len(markers)),
             held_reason=failure,
         )
+
+    def _on_grid(self, pixels: np.ndarray, radiograph: Radiograph) -> tuple[Tensor, GridGeometry]:
+        size = self.bundle.metadata.image_size
+        grid, geometry = to_model_grid(pixels, radiograph.spacing_mm, size)
+        return torch.from_numpy(np.ascontiguousarray(grid))[None, None], geometry
+
+    def _without_text(self, pixels: np.ndarray) -> tuple[np.ndarray, TextStep]:
+        if self.text_detector is not None:
+            cleaned, boxes = remove_text(pixels, self.text_detector)
+            return cleaned, TextStep(TextState.CHECKED, boxes)
+        if self.options.accept_unchecked_text:
+            return pixels, TextStep(TextState.UNCHECKED)
+        raise ImageHeld(*UNAVAILABLE)
+
+    def _text_failure(self, redrawn: Tensor) -> str | None:
+        if self.text_detector is None:
+            return None
+        boxes = self.text_detector.find(redrawn[0, 0].float().cpu().numpy())
+        return LEFT_IN_RESULT if any(box.is_legible for box in boxes) else None
 
     @torch.no_grad()
     def _frontal(self, image: Tensor) -> float:
@@ -195,6 +246,14 @@ class Anonymizer:
 
     def _placed(self, image: Tensor) -> Tensor:
         return image.to(self.pipeline.device, self.pipeline.dtype)
+
+
+def _text_detector(options: AnonymizerOptions, bundle: BundleInfo) -> TextDetector | None:
+    side = max(SEARCH_SIDE, round(SEARCH_SCALE * bundle.metadata.image_size))
+    try:
+        return RapidTextDetector(options.threads, search_side=side)
+    except TextDetectorError:
+        return None  # every image is held then, with the reason
 
 
 def operating_strength(bundle: BundleInfo, options: AnonymizerOptions) -> float:

@@ -200,7 +200,9 @@ def _write(
     sha256 = write_private(target, content) if held else write_released(target, content)
     if not held and target.suffix != ".png":
         _write_preview(batch.folders, target, result)
-    write_review_pictures(batch.folders.review, name, radiograph.pixels, result.pixels)
+    write_review_pictures(
+        batch.folders.review, name, radiograph.pixels, result.pixels, result.text.boxes
+    )
     row = Row(
         source=str(source),
         sop_instance_uid=radiograph.sop_instance_uid or "",
@@ -215,6 +217,9 @@ def _write(
         result.findings_after,
         result.strength,
         result.attempts,
+        result.text.state,
+        len(result.text.boxes),
+        result.text.redrawn,
     )
     return Outcome(row, HELD_RESULT if held else "", radiograph.digest, figures)
 
@@ -222,11 +227,9 @@ def _write(
 def _dicom_file(
     radiograph: Radiograph, seed: int, result: AnonymizedImage, encoder: DicomEncoder | None
 ) -> bytes:
-    from privdiff_infer.dicom.derived import TextState  # slow to import, and not always needed
-
     if encoder is None:
         raise OptionError("this run cannot write DICOM files", "give the batch a DicomOutput")
-    return encoder.encode(result, radiograph, seed, TextState.UNCHECKED)
+    return encoder.encode(result, radiograph, seed)
 
 
 def _write_preview(folders: OutputFolders, target: Path, result: AnonymizedImage) -> None:

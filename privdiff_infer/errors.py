@@ -131,6 +131,10 @@ class BundleError(PrivDiffError):
     """A model bundle is missing, damaged or not meant for the requested use."""
 
 
+class TextDetectorError(PrivDiffError):
+    """The detector of burned-in text is missing or does not load."""
+
+
 class ConfigError(PrivDiffError):
     """A training configuration has an unknown key or an impossible value."""
 

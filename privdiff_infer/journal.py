@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from privdiff_infer.audit import AuditLog, Event, file_digest
+from privdiff_infer.burned_in_text import TextState
 from privdiff_infer.dicom.web import is_store_url
 from privdiff_infer.errors import ImageRejected, OutputError, PrivDiffError
 from privdiff_infer.release import (
@@ -26,13 +27,20 @@ from privdiff_infer.sources import Source, source_key
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured on one redrawn image."""
+    """What was measured on one redrawn image.
+
+    Of text: whether it was looked for, how many places were filled, and how many side markers were
+    drawn anew.
+    """
 
     identity_similarity: float
     findings_before: dict[str, float]
     findings_after: dict[str, float]
     strength: float
     attempts: int
+    text_state: TextState
+    text_boxes: int
+    markers_redrawn: int
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,9 @@ class Outcome:
             Row(**row),
             record["public_reason"],
             record["source_digest"],
-            Figures(**figures) if figures else None,
+            Figures(**figures | {"text_state": TextState(figures["text_state"])})
+            if figures
+            else None,
         )
 
 

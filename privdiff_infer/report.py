@@ -17,6 +17,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from privdiff_infer.audit import Anchor
+from privdiff_infer.burned_in_text import TextState
 from privdiff_infer.journal import Outcome
 from privdiff_infer.release import (
     OutputFolders,
@@ -28,14 +29,12 @@ from privdiff_infer.release import (
     write_released,
 )
 from privdiff_infer.result_states import Decision
-from privdiff_infer.review_pictures import KINDS
-
-TEXT_CHECK = "not checked"
-"""State of burned-in text in every row: this version has no step that looks for it."""
+from privdiff_infer.review_pictures import BOX_COLOURS, KINDS
 
 LIMITS = (
     "Redrawing lowers the linkage risk that was measured; it does not make an image anonymous.",
-    "Burned-in text was not checked: look at every picture before it leaves.",
+    "Burned-in text is looked for and filled where an image says so, but a detector misses some: "
+    "look at every picture before it leaves.",
     "Identity similarity and findings come from the model's own networks, which it was trained "
     "with. They are a check of each image, not a measurement of risk or of diagnostic quality.",
     "Redrawn images are not for diagnosis.",
@@ -52,7 +51,7 @@ class RunFacts:
         Of the bundle.
     profile, strength, num_inference_steps
         How it was sampled; steps are None where the profile's own number was used.
-    output_format, output_size
+    output_format, output_size, side_markers, accept_unchecked_text
         As the user chose.
     software
         Name and version.
@@ -66,6 +65,8 @@ class RunFacts:
     num_inference_steps: int | None
     output_format: str
     output_size: str
+    side_markers: str
+    accept_unchecked_text: bool
     software: str
 
     @classmethod
@@ -91,7 +92,7 @@ def release_report(
     """
     released = [o for o in outcomes if o.row.status is Status.RELEASED and o.figures]
     others = Counter(
-        (o.row.status.value, o.public_reason)
+        (o.row.status.value, o.public_reason, _text(o))
         for o in outcomes
         if o.row.status is not Status.RELEASED
     )
@@ -106,8 +107,8 @@ def release_report(
             for o in sorted(released, key=lambda o: o.row.output)
         ],
         "not_released": [
-            {"status": status, "reason": reason, "number": number, "text": TEXT_CHECK}
-            for (status, reason), number in sorted(others.items())
+            {"status": status, "reason": reason, "number": number, "text": text}
+            for (status, reason, text), number in sorted(others.items())
         ],
         "audit": asdict(anchor),
     }
@@ -146,7 +147,11 @@ def write_review(
         If it cannot be written.
     """
     page = _page(
-        "review.html", run=vars(facts), rows=_review_rows(outcomes, decisions), kinds=KINDS
+        "review.html",
+        run=vars(facts),
+        rows=_review_rows(outcomes, decisions),
+        kinds=KINDS,
+        colours=BOX_COLOURS,
     )
     write_private(folders.review_page, page)
 
@@ -164,7 +169,9 @@ def _image(outcome: Outcome) -> dict[str, Any]:
         "identity_similarity": round(figures.identity_similarity, 4),
         "findings_before": _rounded(figures.findings_before),
         "findings_after": _rounded(figures.findings_after),
-        "text": TEXT_CHECK,
+        "text": figures.text_state.value,
+        "text_boxes": figures.text_boxes,
+        "markers_redrawn": figures.markers_redrawn,
     }
 
 
@@ -185,10 +192,16 @@ def _review_rows(
                 "changes": _changes(figures.findings_before, figures.findings_after)
                 if figures
                 else [],
-                "text": TEXT_CHECK,
+                "text": _text(outcome),
             }
         )
     return rows
+
+
+def _text(outcome: Outcome) -> str:
+    """Return whether text was looked for to the end."""
+    state = outcome.figures.text_state if outcome.figures else TextState.UNCHECKED
+    return state.value
 
 
 def _changes(before: dict[str, float], after: dict[str, float]) -> list[tuple[str, float, float]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
+from privdiff_infer.burned_in_text import TextBox
 from privdiff_infer.image_files import to_8_bit
 from privdiff_infer.release import write_private
 
@@ -18,10 +20,16 @@ DARKER = np.array([33, 102, 172], np.float64)  # blue: darker than the original
 LIGHTER = np.array([178, 24, 43], np.float64)  # red: lighter than the original
 NEUTRAL = np.array([247, 247, 247], np.float64)
 KINDS = ("original", "anonymized", "difference")
+BOX_COLOURS = {"text": "#d97706", "marker": "#0e9488"}
+"""Outlines on the original: text that was filled, and side markers among it."""
 
 
 def write_review_pictures(
-    folder: Path, name: str, original: np.ndarray, anonymized: np.ndarray
+    folder: Path,
+    name: str,
+    original: np.ndarray,
+    anonymized: np.ndarray,
+    boxes: Sequence[TextBox] = (),
 ) -> None:
     """Write three PNG files named ``name-kind.png``.
 
@@ -33,10 +41,17 @@ def write_review_pictures(
         Name of the result.
     original, anonymized
         Shape (rows, columns), float32 in [0, 1]; resampled to one matrix for comparing.
+    boxes
+        Text that was found, in pixels of the original, which is shown with their outlines.
     """
     first = _shown(original)
     second = _resampled(anonymized, (first.shape[0], first.shape[1]))
-    pictures = (to_8_bit(first), to_8_bit(second), difference_colours(second - first))
+    scale = first.shape[0] / original.shape[0], first.shape[1] / original.shape[1]
+    pictures = (
+        _outlined(to_8_bit(first), boxes, scale),
+        to_8_bit(second),
+        difference_colours(second - first),
+    )
     for kind, picture in zip(KINDS, pictures, strict=True):
         write_private(folder / f"{name}-{kind}.png", _png(picture))
 
@@ -49,6 +64,18 @@ def difference_colours(difference: np.ndarray) -> np.ndarray:
     amount = np.clip(np.abs(difference) * 2, 0, 1)[..., None]
     towards = np.where((difference > 0)[..., None], LIGHTER, DARKER)
     return np.round(NEUTRAL * (1 - amount) + towards * amount).astype(np.uint8)
+
+
+def _outlined(
+    picture: np.ndarray, boxes: Sequence[TextBox], scale: tuple[float, float]
+) -> np.ndarray:
+    image = Image.fromarray(picture).convert("RGB")
+    draw = ImageDraw.Draw(image)
+    for box in boxes:
+        corners = [(column * scale[1], row * scale[0]) for row, column in box.corners]
+        colour = BOX_COLOURS["marker" if box.is_marker else "text"]
+        draw.line([*corners, corners[0]], fill=colour, width=2)
+    return np.asarray(image)
 
 
 def _shown(pixels: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from privdiff_infer.burned_in_text import SideMarkers
 from privdiff_infer.commands.options import (
     EXIT_DONE,
     EXIT_INCOMPLETE,
@@ -75,6 +76,16 @@ def anonymize(
     precision: PrecisionOption = Precision.FLOAT32,
     workers: Workers = 1,
     threads: Threads = 1,
+    side_markers: Annotated[
+        SideMarkers, typer.Option(help="A lone L or R is removed, or a new letter drawn for it.")
+    ] = SideMarkers.REDRAW,
+    accept_unchecked_text: Annotated[
+        bool,
+        typer.Option(
+            "--accept-unchecked-text",
+            help="Do not hold images for burned-in text if the text detector does not load.",
+        ),
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that stopped.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -88,7 +99,15 @@ def anonymize(
         out=output,
         bundle=bundle,
         anonymizer=AnonymizerOptions(
-            profile, strength, steps, device, precision, output_size, threads
+            profile,
+            strength,
+            steps,
+            device,
+            precision,
+            output_size,
+            threads,
+            side_markers,
+            accept_unchecked_text,
         ),
         output_format=output_format,
         seed=seed,

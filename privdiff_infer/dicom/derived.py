@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from enum import Enum
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -28,6 +27,7 @@ from pydicom.uid import (
 )
 
 from privdiff_infer import __version__
+from privdiff_infer.burned_in_text import TextState
 from privdiff_infer.dicom.confidentiality import ConfidentialityProfile, Option
 from privdiff_infer.dicom.derived_attributes import (
     COMMON_EMPTY,
@@ -56,13 +56,6 @@ the depth that every viewer and printer of CR and DX takes."""
 LARGEST = 2**BITS - 1
 
 SERIES_DESCRIPTION = "PrivDiff-Net: redrawn, not for diagnosis"
-
-
-class TextState(str, Enum):
-    """What is known of text burned into the pixels of a result."""
-
-    CHECKED = "checked"
-    UNCHECKED = "not checked"
 
 
 @dataclass(frozen=True)
@@ -112,7 +105,6 @@ def derived_dataset(
     pseudonyms: Pseudonyms,
     derivation: Derivation,
     image_seed: int,
-    text_state: TextState,
 ) -> Dataset:
     """Return the object of a result, with its file meta information.
 
@@ -124,7 +116,7 @@ def derived_dataset(
     Parameters
     ----------
     result
-        The redrawn image.
+        The redrawn image. PatientIdentityRemoved is YES only if it was looked through for text.
     source
         What it was made from.
     profile
@@ -135,8 +127,6 @@ def derived_dataset(
         How the image came about.
     image_seed
         Seed of the image; goes into the keyed UID alone.
-    text_state
-        Whether burned-in text was looked for. PatientIdentityRemoved is YES only if so.
 
     Returns
     -------
@@ -147,7 +137,9 @@ def derived_dataset(
     if original is None:
         original = _attributes_of_file(source, pseudonyms)
     with silent_pydicom():
-        dataset = profile.deidentify(original, pixels_checked=text_state is TextState.CHECKED)
+        dataset = profile.deidentify(
+            original, pixels_checked=result.text.state is TextState.CHECKED
+        )
         _remove_what_described_other_pixels(dataset)
         _correct_spacing(dataset, source.pixels.shape, result.pixels.shape)
         kind = _kind(dataset)

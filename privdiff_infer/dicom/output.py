@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from privdiff_infer.dicom.confidentiality import ConfidentialityProfile, Option
-from privdiff_infer.dicom.derived import Derivation, TextState, derived_dataset, encode_dicom
+from privdiff_infer.dicom.derived import Derivation, derived_dataset, encode_dicom
 from privdiff_infer.dicom.pseudonyms import Pseudonyms
 from privdiff_infer.radiograph import Radiograph
 
@@ -35,19 +35,11 @@ class DicomEncoder:
         self._profile = ConfidentialityProfile(pseudonyms, options)
         self._derivation = derivation
 
-    def encode(
-        self, result: AnonymizedImage, source: Radiograph, image_seed: int, text_state: TextState
-    ) -> bytes:
+    def encode(self, result: AnonymizedImage, source: Radiograph, image_seed: int) -> bytes:
         """Return one file; see `derived_dataset`."""
         return encode_dicom(
             derived_dataset(
-                result,
-                source,
-                self._profile,
-                self._pseudonyms,
-                self._derivation,
-                image_seed,
-                text_state,
+                result, source, self._profile, self._pseudonyms, self._derivation, image_seed
             )
         )
 

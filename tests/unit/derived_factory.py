@@ -15,8 +15,9 @@ from pydicom.uid import (
 )
 
 from privdiff_infer.anonymizer import AnonymizedImage
+from privdiff_infer.burned_in_text import TextState, TextStep
 from privdiff_infer.dicom.confidentiality import ConfidentialityProfile, Option
-from privdiff_infer.dicom.derived import Derivation, TextState, derived_dataset
+from privdiff_infer.dicom.derived import Derivation, derived_dataset
 from privdiff_infer.dicom.pseudonyms import Pseudonyms
 from privdiff_infer.radiograph import Radiograph, read_radiograph
 from privdiff_infer.vocabulary import Profile
@@ -95,7 +96,12 @@ def read(dataset: FileDataset, folder: Path) -> Radiograph:
     return read_radiograph(path)
 
 
-def result_of(source: Radiograph, shape: tuple[int, int] = SHAPE, seed: int = 0) -> AnonymizedImage:
+def result_of(
+    source: Radiograph,
+    shape: tuple[int, int] = SHAPE,
+    seed: int = 0,
+    text_state: TextState = TextState.UNCHECKED,
+) -> AnonymizedImage:
     """Return random pixels of the physical extent of a source, from black to white."""
     pixels = np.random.default_rng(seed).random(shape, np.float32)
     pixels.flat[:2] = 0, 1
@@ -103,7 +109,7 @@ def result_of(source: Radiograph, shape: tuple[int, int] = SHAPE, seed: int = 0)
     if spacing:
         rows, columns = source.pixels.shape
         spacing = (spacing[0] * rows / shape[0], spacing[1] * columns / shape[1])
-    return AnonymizedImage(pixels, spacing, 0.1, {}, {}, 0.7, 1, None)
+    return AnonymizedImage(pixels, spacing, 0.1, {}, {}, 0.7, 1, TextStep(text_state), None)
 
 
 def derive(
@@ -113,7 +119,6 @@ def derive(
     options: frozenset[Option] = frozenset(),
     pseudonyms: Pseudonyms = PSEUDONYMS,
     image_seed: int = 1,
-    text_state: TextState = TextState.UNCHECKED,
     **derivation: Any,
 ) -> Dataset:
     """Return the derived object of a source."""
@@ -124,5 +129,4 @@ def derive(
         pseudonyms,
         replace(DERIVATION, **derivation),
         image_seed,
-        text_state,
     )

@@ -22,10 +22,10 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
+from privdiff_infer.burned_in_text import TextState
 from privdiff_infer.dicom.confidentiality import Option
 from privdiff_infer.dicom.derived import (
     LARGEST,
-    TextState,
     encode_dicom,
     stored_values,
     without_burned_in_text,
@@ -290,7 +290,7 @@ class TestIdentity:
             derive(source, strength=0.8),
             derive(source, num_inference_steps=50),
             derive(source, sha256="cd" * 32),
-            derive(source, text_state=TextState.CHECKED),
+            derive(source, result_of(source, text_state=TextState.CHECKED)),
             derive(source, options=frozenset({Option.RETAIN_DEVICE_IDENTITY})),
             derive(source, pseudonyms=Pseudonyms(b"another key of tests, no secret.")),
             derive(other_source, result_of(source)),
@@ -380,7 +380,7 @@ class TestStatements:
         ("state", "removed"), [(TextState.CHECKED, "YES"), (TextState.UNCHECKED, "NO")]
     )
     def test_identity_is_removed_only_if_text_was_looked_for(self, source, state, removed):
-        dataset = derive(source, text_state=state)
+        dataset = derive(source, result_of(source, text_state=state))
         assert dataset.PatientIdentityRemoved == removed
         assert dataset.BurnedInAnnotation == "YES"
 
