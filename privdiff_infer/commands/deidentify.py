@@ -90,12 +90,13 @@ def _perform(run: Deidentification, files: Sequence[Source], as_json: bool) -> i
 
 
 def _follow(run: Deidentification, files: Sequence[Source], *, quiet: bool) -> None:
+    """Show progress on stderr and print one line per file that was not released."""
     with progress_bar(quiet=quiet) as progress:
         task = progress.add_task("Files", total=len(files))
         with closing(run.outcomes(files)) as outcomes:
             for outcome in outcomes:
                 progress.advance(task)
-                if outcome.row.reason:
+                if outcome.row.status is not Status.RELEASED:
                     progress.console.print(
                         f"{outcome.row.source}: {outcome.row.reason}", soft_wrap=True
                     )
