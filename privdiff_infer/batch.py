@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from privdiff_infer.errors import (
 )
 from privdiff_infer.image_files import OutputFormat, encode_image
 from privdiff_infer.journal import Figures, Journal, Outcome
-from privdiff_infer.radiograph import Radiograph, read_radiograph
+from privdiff_infer.radiograph import Radiograph, decode_radiograph
 from privdiff_infer.release import (
     OutputFolders,
     Row,
@@ -34,6 +33,7 @@ from privdiff_infer.release import (
 )
 from privdiff_infer.review_pictures import write_review_pictures
 from privdiff_infer.seeds import image_seed, release_name
+from privdiff_infer.sources import Source, read_source
 from privdiff_infer.workers import WorkerPool
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ StepProgress = Callable[[int, int], None]
 
 
 def run_batch(
-    sources: Sequence[Path],
+    sources: Sequence[Source],
     batch: Batch,
     journal: Journal,
     factory: AnonymizerFactory,
@@ -109,7 +109,7 @@ def run_batch(
     Parameters
     ----------
     sources
-        Files.
+        Files and instances.
     batch
         Folder, seed and format.
     journal
@@ -124,7 +124,7 @@ def run_batch(
     if workers < 1:
         raise OptionError(f"{workers} workers cannot work", "give a number from 1")
     settled = journal.settle(sources)
-    todo = [path for path in sources if path not in journal]
+    todo = [source for source in sources if source not in journal]
     try:
         yield from settled
         if workers == 1:
@@ -135,33 +135,26 @@ def run_batch(
         discard_results_without_row(batch.folders, journal.outputs)
 
 
-def anonymize_file(
-    path: Path,
+def anonymize_source(
+    source: Source,
     batch: Batch,
     anonymizer: ImageAnonymizer,
     encoder: DicomEncoder | None,
     progress: StepProgress | None = None,
 ) -> Outcome:
-    """Do one file; every error that it can cause becomes its row."""
+    """Do one source; every error that it can cause becomes its row."""
     radiograph: Radiograph | None = None
     try:
-        _check_is_no_folder(path)
-        radiograph = read_radiograph(path)
+        radiograph = decode_radiograph(read_source(source))
         seed = image_seed(batch.seed, radiograph.digest)
         result = anonymizer.anonymize(radiograph, seed, progress)
-        return _write(path, radiograph, seed, result, batch, encoder)
+        return _write(source, radiograph, seed, result, batch, encoder)
     except Exception as error:  # one bad file never stops a batch
-        return _without_result(path, radiograph, _explained(error))
-
-
-def _check_is_no_folder(path: Path) -> None:
-    # `find_sources` names the files of a folder, and the folder itself if it cannot be listed.
-    if os.path.isdir(path):
-        raise ImageRejected("the folder cannot be listed", "give permission to read it")
+        return _without_result(source, radiograph, _explained(error))
 
 
 def _write(
-    path: Path,
+    source: Source,
     radiograph: Radiograph,
     seed: int,
     result: AnonymizedImage,
@@ -184,7 +177,7 @@ def _write(
         _write_preview(batch.folders, target, result)
     write_review_pictures(batch.folders.review, name, radiograph.pixels, result.pixels)
     row = Row(
-        source=str(path),
+        source=str(source),
         sop_instance_uid=radiograph.sop_instance_uid or "",
         output=target.relative_to(batch.out).as_posix(),
         sha256=sha256,
@@ -218,13 +211,13 @@ def _write_preview(folders: OutputFolders, target: Path, result: AnonymizedImage
     write_released(preview, encode_image(result.pixels, None, OutputFormat.PNG))
 
 
-def _without_result(path: Path, radiograph: Radiograph | None, error: PrivDiffError) -> Outcome:
+def _without_result(source: Source, radiograph: Radiograph | None, error: PrivDiffError) -> Outcome:
     status = Status.HELD if isinstance(error, ImageHeld) else Status.FAILED
     if radiograph:
         uid, digest = radiograph.sop_instance_uid or "", radiograph.digest
     else:
         uid, digest = error.sop_instance_uid if isinstance(error, ImageError) else "", ""
-    return Outcome.without_result(str(path), status, error, uid, digest)
+    return Outcome.without_result(str(source), status, error, uid, digest)
 
 
 def _explained(error: Exception) -> PrivDiffError:
@@ -250,40 +243,40 @@ def _is_device_memory_error(error: Exception) -> bool:
 
 
 def _in_this_process(
-    paths: Sequence[Path],
+    sources: Sequence[Source],
     batch: Batch,
     journal: Journal,
     factory: AnonymizerFactory,
     progress: StepProgress | None,
 ) -> Iterator[Outcome]:
-    if not paths:
+    if not sources:
         return
     anonymizer, encoder = factory(), batch.encoder()
-    for path in paths:
-        yield journal.add(anonymize_file(path, batch, anonymizer, encoder, progress))
+    for source in sources:
+        yield journal.add(anonymize_source(source, batch, anonymizer, encoder, progress))
 
 
 def _in_processes(
-    paths: Sequence[Path],
+    sources: Sequence[Source],
     batch: Batch,
     journal: Journal,
     factory: AnonymizerFactory,
     workers: int,
 ) -> Iterator[Outcome]:
-    with WorkerPool(partial(_job, factory, batch), min(workers, len(paths))) as pool:
+    with WorkerPool(partial(_job, factory, batch), min(workers, len(sources))) as pool:
         try:
-            for path, outcome in pool.results(paths):
-                yield journal.add(outcome or _died(path))
+            for source, outcome in pool.results(sources):
+                yield journal.add(outcome or _died(source))
         finally:
             for _, outcome in pool.drain():
                 journal.add(outcome)
 
 
-def _job(factory: AnonymizerFactory, batch: Batch) -> Callable[[Path], Outcome]:
+def _job(factory: AnonymizerFactory, batch: Batch) -> Callable[[Source], Outcome]:
     """Load the model and read the key, in the process that will use them."""
-    return partial(anonymize_file, batch=batch, anonymizer=factory(), encoder=batch.encoder())
+    return partial(anonymize_source, batch=batch, anonymizer=factory(), encoder=batch.encoder())
 
 
-def _died(path: Path) -> Outcome:
+def _died(source: Source) -> Outcome:
     error = ImageRejected("the worker process died on this image", "check the file and the memory")
-    return _without_result(path, None, error)
+    return _without_result(source, None, error)

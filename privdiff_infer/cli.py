@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from privdiff_infer import __version__
-from privdiff_infer.commands import anonymize, models, review, verify
+from privdiff_infer.commands import anonymize, models, publish, review, verify
 from privdiff_infer.commands.options import EXIT_USAGE
 from privdiff_infer.errors import PrivDiffError
 
@@ -75,6 +75,7 @@ for _command in (
     anonymize.demo,
     review.review,
     verify.verify,
+    publish.publish,
     models.models,
     models.benchmark,
 ):

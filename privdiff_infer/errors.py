@@ -91,6 +91,34 @@ class OutputError(PrivDiffError):
     """A result cannot be written (no permission, disk full, folder in use)."""
 
 
+class PublishError(PrivDiffError):
+    """One result must not be sent; the texts are constant."""
+
+
+class StoreError(PrivDiffError):
+    """A DICOMweb store cannot be reached, refuses, or answers with something else.
+
+    The texts are constant but for the number of an HTTP status or a DICOM failure reason: no URL,
+    no UID and no credential is in them.
+
+    Parameters
+    ----------
+    problem, remedy
+        As always.
+    is_passing
+        Whether the same request can succeed later.
+    retry_after
+        Seconds that the store asks us to wait.
+    """
+
+    def __init__(
+        self, problem: str, remedy: str, *, is_passing: bool = False, retry_after: float = 0.0
+    ) -> None:
+        super().__init__(problem, remedy)
+        self.is_passing = is_passing
+        self.retry_after = retry_after
+
+
 class SecretError(PrivDiffError):
     """A key file is missing, too short, or open to others."""
 

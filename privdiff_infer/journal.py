@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from privdiff_infer.audit import AuditLog, Event, file_digest
+from privdiff_infer.dicom.web import is_store_url
 from privdiff_infer.errors import ImageRejected, OutputError, PrivDiffError
 from privdiff_infer.release import (
     PRIVATE_MODE,
@@ -20,6 +21,7 @@ from privdiff_infer.release import (
     write_private,
 )
 from privdiff_infer.result_states import Result, results
+from privdiff_infer.sources import Source, source_key
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class Journal:
 
     def __init__(self, folders: OutputFolders, log: AuditLog) -> None:
         self._folders, self._log = folders, log
-        self._outcomes = {_key(o.row.source): o for o in read_journal(folders.journal)}
+        self._outcomes = {source_key(o.row.source): o for o in read_journal(folders.journal)}
 
     @property
     def outcomes(self) -> list[Outcome]:
@@ -105,9 +107,9 @@ class Journal:
         """Results that have a row."""
         return {o.row.output for o in self._outcomes.values() if o.row.output}
 
-    def __contains__(self, source: Path) -> bool:
+    def __contains__(self, source: Source) -> bool:
         """Tell whether a source has an outcome."""
-        return _key(source) in self._outcomes
+        return source_key(str(source)) in self._outcomes
 
     def add(self, outcome: Outcome) -> Outcome:
         """Keep an outcome and return it.
@@ -125,10 +127,10 @@ class Journal:
                 outcome = Outcome.without_result(
                     outcome.row.source, Status.FAILED, error, uid, digest
                 )
-        self._outcomes[_key(outcome.row.source)] = outcome
+        self._outcomes[source_key(outcome.row.source)] = outcome
         return outcome
 
-    def settle(self, sources: Sequence[Path]) -> list[Outcome]:
+    def settle(self, sources: Sequence[Source]) -> list[Outcome]:
         """Return outcomes of `sources` that still hold, and forget those to be done again.
 
         To be done again is what failed, whose source has other bytes, or whose result is not the
@@ -140,7 +142,7 @@ class Journal:
         OutputError
             If the journal cannot be written.
         """
-        named = {_key(path) for path in sources}
+        named = {source_key(str(source)) for source in sources}
         with self._log as log:
             audited = results(log.entries)
         settled: dict[str, Outcome] = {}
@@ -153,7 +155,7 @@ class Journal:
             lines = "".join(o.to_json() + "\n" for o in settled.values())
             write_private(self._folders.journal, lines.encode())
         self._outcomes = settled
-        return [settled[_key(path)] for path in sources if path in self]
+        return [settled[source_key(str(source))] for source in sources if source in self]
 
     def _audit(self, outcome: Outcome) -> None:
         row = outcome.row
@@ -185,9 +187,15 @@ class Journal:
     def _still_holds(self, outcome: Outcome, audited: Mapping[str, Result]) -> bool:
         return (
             outcome.row.status is not Status.FAILED
-            and _has_digest(Path(outcome.row.source), outcome.source_digest)
+            and self._has_same_source(outcome)
             and self._is_intact(outcome, audited)
         )
+
+    @staticmethod
+    def _has_same_source(outcome: Outcome) -> bool:
+        # A SOP Instance UID names one content for ever (PS3.5 9), and a file name does not.
+        source = outcome.row.source
+        return is_store_url(source) or _has_digest(Path(source), outcome.source_digest)
 
     def _is_intact(self, outcome: Outcome, audited: Mapping[str, Result]) -> bool:
         """Tell whether a result is there, and is what the audit log says."""
@@ -217,11 +225,6 @@ def read_journal(path: Path) -> list[Outcome]:
         except (ValueError, KeyError, TypeError):  # torn by a kill or a full disk
             continue
     return outcomes
-
-
-def _key(source: str | Path) -> str:
-    """Return what stays the same however a source is spelled."""
-    return os.path.abspath(source)
 
 
 def _has_digest(path: Path, digest: str) -> bool:

@@ -103,8 +103,6 @@ class Radiograph:
 def read_radiograph(path: Path) -> Radiograph:
     """Read one file; its format is told by its content, not by its name.
 
-    The file is read once, so that the digest and the pixels belong to the same bytes.
-
     Raises
     ------
     ImageRejected
@@ -113,7 +111,17 @@ def read_radiograph(path: Path) -> Radiograph:
     ImageHeld
         If it can be read but is, by its header, no frontal chest radiograph.
     """
-    content = _read_bytes(path)
+    return decode_radiograph(read_file(path))
+
+
+def decode_radiograph(content: bytes) -> Radiograph:
+    """Decode the bytes of one file, so that the digest and the pixels belong to the same bytes.
+
+    Raises
+    ------
+    ImageRejected, ImageHeld
+        As `read_radiograph`.
+    """
     decoded = _decode(content)
     _check_pixels(decoded)
     return Radiograph(
@@ -153,7 +161,15 @@ def check_size(rows: int, columns: int) -> None:
         )
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """Return the bytes of one file of a size that can be read.
+
+    Raises
+    ------
+    ImageRejected
+        If there are none, too many, or no permission to read them. The message does not name the
+        file.
+    """
     try:
         size = path.stat().st_size
         if path.is_dir():

@@ -33,6 +33,7 @@ from privdiff_infer.profiles import PROFILES
 from privdiff_infer.records import write_records
 from privdiff_infer.release import OutputFolders, json_bytes, reporting_disk_errors, write_private
 from privdiff_infer.seeds import run_seed
+from privdiff_infer.sources import Source
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class Run:
         self._held.close()
 
     def outcomes(
-        self, sources: Sequence[Path], step_progress: Callable[[int, int], None] | None = None
+        self, sources: Sequence[Source], step_progress: Callable[[int, int], None] | None = None
     ) -> Generator[Outcome, None, None]:
         """Yield one outcome per source; see `batch.run_batch`."""
         factory = partial(Anonymizer.from_bundle, self.options.bundle, self.options.anonymizer)
@@ -200,12 +201,12 @@ class Run:
         options = asdict(self.options.anonymizer)
         options.pop("device")
         return {
+            "demo": self.options.demo,  # first: the clearest reason to refuse
             **{name: _plain(value) for name, value in options.items()},
             "strength": self.strength,
             "output_format": self.options.output_format.value,
             "retain": sorted(option.value for option in self.options.retain),
             "key_fingerprint": self.key_fingerprint,
-            "demo": self.options.demo,
             "model": self.bundle.name,
             "model_version": self.bundle.version,
             "model_sha256": self.bundle.sha256,

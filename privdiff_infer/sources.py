@@ -1,4 +1,4 @@
-"""What the user named, as a list of files."""
+"""What the user named, as a list of files and of instances in DICOMweb stores."""
 
 from __future__ import annotations
 
@@ -7,12 +7,37 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from privdiff_infer.errors import OptionError
+from privdiff_infer.dicom.web import WebInstance, find_instances, is_store_url
+from privdiff_infer.errors import ImageRejected, OptionError
+from privdiff_infer.radiograph import read_file
 from privdiff_infer.release import OutputFolders
 
+Source = Path | WebInstance
+"""One image. Its text is its name in the crosswalk, which is private."""
 
-def find_sources(named: Sequence[str]) -> list[Path]:
-    """Return every file that was named, once, in a fixed order.
+
+def read_source(source: Source) -> bytes:
+    """Return the bytes of a source.
+
+    Raises
+    ------
+    ImageRejected
+        If they cannot be read.
+    """
+    if isinstance(source, WebInstance):
+        return source.read()
+    if os.path.isdir(source):  # `find_sources` names a folder that cannot be listed
+        raise ImageRejected("the folder cannot be listed", "give permission to read it")
+    return read_file(source)
+
+
+def source_key(name: str) -> str:
+    """Return what stays the same however the name of a source is spelled."""
+    return name if is_store_url(name) else os.path.abspath(name)
+
+
+def find_sources(named: Sequence[str]) -> list[Source]:
+    """Return every file and every instance that was named, once, in a fixed order.
 
     Files are taken as they are, folders with all files below them, and patterns with what they
     match. Hidden files and folders are left out of folders; links are followed once. Outputs of
@@ -21,23 +46,41 @@ def find_sources(named: Sequence[str]) -> list[Path]:
     What cannot be looked at for want of permission, be it a file or a folder, is in the list too,
     so that it becomes a row.
 
+    Queries of DICOMweb stores become what is found now; see `dicom.web.find_instances`.
+
     Raises
     ------
     OptionError
         If a name is neither a file nor a folder and matches nothing, holds no file, or lies in the
-        output of a run.
+        output of a run; or is a URL that cannot be used.
+    StoreError
+        If a store cannot be asked, or finds nothing.
     """
-    found: dict[str, Path] = {}
+    found: dict[str, Source] = {}
     for name in named:
-        paths = list(_expand(name))
-        if not paths:
-            raise OptionError(
-                f"source {name!r} holds no files, or only the output of a run",
-                "name a folder with images",
-            )
-        for path in paths:
-            found.setdefault(os.path.realpath(path), path)
+        if is_store_url(name):
+            found |= {str(instance): instance for instance in find_instances(name)}
+        else:
+            for path in find_files(name):
+                found.setdefault(os.path.realpath(path), path)
     return list(found.values())
+
+
+def find_files(name: str) -> list[Path]:
+    """Return the files that one name of a file, a folder or a pattern means; see `find_sources`.
+
+    Raises
+    ------
+    OptionError
+        If there are none, or they lie in the output of a run.
+    """
+    paths = list(_expand(name))
+    if not paths:
+        raise OptionError(
+            f"source {name!r} holds no files, or only the output of a run",
+            "name a folder with images",
+        )
+    return paths
 
 
 def _expand(name: str) -> Iterator[Path]:

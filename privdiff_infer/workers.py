@@ -1,4 +1,4 @@
-"""Processes that share files: each does one at a time, and one that dies costs one file."""
+"""Processes that share sources: each does one at a time, and one that dies costs one."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Generic, TypeVar
 
 from privdiff_infer.errors import PrivDiffError
+from privdiff_infer.sources import Source
 
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
-Job = Callable[[Path], Result]
+Job = Callable[[Source], Result]
 
 
 class WorkerPool(Generic[Result]):
-    """Processes that do one job for many files.
+    """Processes that do one job for many sources.
 
     Parameters
     ----------
     make_job
-        Called once in each process; returns what is called with every path. Must be picklable.
+        Called once in each process; returns what is called with every source. Must be picklable.
     count
         Number of processes.
     """
@@ -37,8 +37,8 @@ class WorkerPool(Generic[Result]):
         self._count = count
         self._idle: list[_Worker[Result]] = []
         self._busy: list[_Worker[Result]] = []
-        self._done: deque[tuple[Path, Result]] = deque()
-        self._orphans: list[Path] = []  # files whose process died
+        self._done: deque[tuple[Source, Result]] = deque()
+        self._orphans: list[Source] = []  # sources whose process died
 
     def __enter__(self) -> WorkerPool[Result]:
         return self
@@ -47,23 +47,23 @@ class WorkerPool(Generic[Result]):
         for worker in self._idle + self._busy:
             worker.end()
 
-    def results(self, paths: Sequence[Path]) -> Iterator[tuple[Path, Result | None]]:
-        """Yield (path, result) as they come; the result is None if the process died of the file.
+    def results(self, sources: Sequence[Source]) -> Iterator[tuple[Source, Result | None]]:
+        """Yield (source, result) as they come; the result is None if the process died of it.
 
         Raises
         ------
         PrivDiffError
             If `make_job` raised one.
         """
-        yield from self._share(paths, self._count)
+        yield from self._share(sources, self._count)
         # What ran as a process died runs again, alone: others may have taken its memory.
         suspects, self._orphans = self._orphans, []
         while self._idle:
             self._idle.pop().end()
         yield from self._share(suspects, 1)
-        yield from ((path, None) for path in self._orphans)
+        yield from ((source, None) for source in self._orphans)
 
-    def drain(self) -> list[tuple[Path, Result]]:
+    def drain(self) -> list[tuple[Source, Result]]:
         """Begin no other file; let those in work be finished and return what was not yielded."""
         if self._busy:
             logger.warning("finishing %d images; Ctrl-C again leaves them undone", len(self._busy))
@@ -71,8 +71,8 @@ class WorkerPool(Generic[Result]):
             self._receive()
         return list(self._done)
 
-    def _share(self, paths: Sequence[Path], count: int) -> Iterator[tuple[Path, Result]]:
-        queue = deque(paths)
+    def _share(self, sources: Sequence[Source], count: int) -> Iterator[tuple[Source, Result]]:
+        queue = deque(sources)
         self._hand_out(queue, count)
         while self._busy:
             self._receive()
@@ -80,7 +80,7 @@ class WorkerPool(Generic[Result]):
             while self._done:
                 yield self._done.popleft()
 
-    def _hand_out(self, queue: deque[Path], count: int) -> None:
+    def _hand_out(self, queue: deque[Source], count: int) -> None:
         while queue and len(self._busy) < count:
             worker = self._idle.pop() if self._idle else _Worker(self._make_job)
             self._busy.append(worker)
@@ -94,21 +94,21 @@ class WorkerPool(Generic[Result]):
             try:
                 result = worker.result()
             except (EOFError, OSError):
-                self._orphans.append(worker.path)
+                self._orphans.append(worker.source)
                 worker.end()
             except PrivDiffError:
                 worker.end()
                 raise
             else:
                 self._idle.append(worker)
-                self._done.append((worker.path, result))
+                self._done.append((worker.source, result))
 
 
 class _Worker(Generic[Result]):
-    """One process, and the file that it has in work."""
+    """One process, and the source that it has in work."""
 
     connection: Connection
-    path: Path
+    source: Source
 
     def __init__(self, make_job: Callable[[], Job[Result]]) -> None:
         context = multiprocessing.get_context("spawn")
@@ -118,10 +118,10 @@ class _Worker(Generic[Result]):
             self._process.start()
         theirs.close()  # the process alone holds this end, so that its death ends the connection
 
-    def begin(self, path: Path) -> None:
-        self.path = path
+    def begin(self, source: Source) -> None:
+        self.source = source
         with suppress(OSError):  # it died while idle, which `result` will tell
-            self.connection.send(path)
+            self.connection.send(source)
 
     def result(self) -> Result:
         received: Result | PrivDiffError = self.connection.recv()
@@ -136,17 +136,17 @@ class _Worker(Generic[Result]):
 
 
 def _serve(connection: Connection, make_job: Callable[[], Job[Result]]) -> None:
-    """Answer every path with its result until the other side is gone."""
+    """Answer every source with its result until the other side is gone."""
     with suppress(EOFError, OSError):
-        path = connection.recv()
+        source = connection.recv()
         try:
             job = make_job()
         except PrivDiffError as error:
             connection.send(error)
             return
         while True:
-            connection.send(job(path))
-            path = connection.recv()
+            connection.send(job(source))
+            source = connection.recv()
 
 
 @contextmanager

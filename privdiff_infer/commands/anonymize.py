@@ -27,12 +27,13 @@ from privdiff_infer.commands.options import (
     Workers,
     profile_options,
 )
+from privdiff_infer.commands.progress import progress_bar
 from privdiff_infer.errors import OutputError
 from privdiff_infer.image_files import OutputFormat
 from privdiff_infer.model.bundle import DEFAULT_BUNDLE, find_bundle
 from privdiff_infer.model_grid import OutputSize
 from privdiff_infer.release import Status
-from privdiff_infer.sources import find_sources
+from privdiff_infer.sources import Source, find_sources
 from privdiff_infer.vocabulary import Precision, Profile
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def anonymize(
     sources: Annotated[
         list[str],
         typer.Argument(
-            help="Files, folders or patterns of DICOM, PNG, JPEG, NIfTI or NRRD images."
+            help="Files, folders or patterns of DICOM, PNG, JPEG, NIfTI or NRRD images; or "
+            "dicomweb+https://HOST/PATH?Modality=DX,CR, a query of a store."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of this run.")],
@@ -120,7 +122,7 @@ def demo(
 
 def _perform(
     run: Run,
-    files: Sequence[Path],
+    files: Sequence[Source],
     as_json: bool,
     expected: Collection[Status] = (Status.RELEASED,),
 ) -> int:
@@ -148,27 +150,9 @@ def _perform(
     return EXIT_DONE if complete and set(counts) <= set(expected) else EXIT_INCOMPLETE
 
 
-def _follow(run: Run, files: Sequence[Path], *, quiet: bool) -> None:
+def _follow(run: Run, files: Sequence[Source], *, quiet: bool) -> None:
     """Show progress on stderr and print one line per image that was not done."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True, highlight=False, markup=False)
-    with Progress(*columns, console=console, disable=quiet) as progress:
+    with progress_bar(quiet=quiet) as progress:
         images = progress.add_task("Images", total=len(files))
         steps = progress.add_task("  this image", total=None, visible=run.options.workers == 1)
 
@@ -179,7 +163,9 @@ def _follow(run: Run, files: Sequence[Path], *, quiet: bool) -> None:
             for outcome in outcomes:
                 progress.advance(images)
                 if outcome.row.status is not Status.RELEASED:
-                    console.print(f"{outcome.row.source}: {outcome.row.reason}", soft_wrap=True)
+                    progress.console.print(
+                        f"{outcome.row.source}: {outcome.row.reason}", soft_wrap=True
+                    )
 
 
 def _write_reports(run: Run) -> bool:

@@ -15,7 +15,7 @@ from privdiff_infer.model.bundle import (
     list_bundles,
     verify_bundle,
 )
-from privdiff_infer.sources import find_sources
+from privdiff_infer.sources import find_files
 from privdiff_infer.vocabulary import Precision
 
 
@@ -52,7 +52,7 @@ def benchmark(
     options = BenchmarkOptions(
         repeat=repeat, soak=soak, device=device, precision=precision, threads=threads
     )
-    result = run_benchmark(find_bundle(model), find_sources([str(SAMPLE)]), options)
+    result = run_benchmark(find_bundle(model), find_files(str(SAMPLE)), options)
     typer.echo(json.dumps(result.to_record(), indent=2) if as_json else format_table(result))
 
 
