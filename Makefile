@@ -18,7 +18,7 @@ export OMP_WAIT_POLICY ?= passive
 demo: $(VENV)/.base
 	$(BIN)/privdiff demo --output out-demo
 
-test: lint
+test: lint test-tools
 	$(BIN)/python -m pytest -q
 
 lint: $(VENV)/.test
@@ -75,6 +75,22 @@ system-venv:
 	else \
 		echo "Python's venv module is missing; type: sudo apt-get install python3-venv"; exit 1; \
 	fi
+
+# A DICOMweb store and independent readers, from Debian: without them their tests are skipped. The
+# store's service is kept from starting, for tests start their own.
+TEST_PACKAGES = orthanc orthanc-dicomweb dcmtk dicom3tools
+POLICY = /usr/sbin/policy-rc.d
+.PHONY: test-tools
+test-tools:
+	@command -v dpkg-query >/dev/null && dpkg-query -W $(TEST_PACKAGES) >/dev/null 2>&1 && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		if [ ! -e $(POLICY) ]; then \
+			trap 'rm -f $(POLICY)' EXIT; \
+			printf '#!/bin/sh\nexit 101\n' > $(POLICY) && chmod +x $(POLICY); \
+		fi; \
+		apt-get update -q && apt-get install -y -q --no-install-recommends $(TEST_PACKAGES) && exit 0; \
+	fi; \
+	echo "Tests with a store are skipped; type: sudo apt-get install $(TEST_PACKAGES)"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info out-demo
