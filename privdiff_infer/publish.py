@@ -125,11 +125,6 @@ class Publication:
         """
         try:
             version = self._approved(output)
-            if not self._ledger.claim(version.source, version.instance):
-                raise PublishError(
-                    "another version of its source was published already under this key",
-                    "publish no second one: versions of one image can be averaged",
-                )
             delivery = self._bring(output, version)
         except (PublishError, StoreError) as error:
             self._record(Event.PUBLISH_FAILED, output, reason=error.problem)
@@ -157,6 +152,11 @@ class Publication:
         """Send what is not there, until it is there or the store will not have it."""
         if self._is_there(version):
             return Delivery(output, DeliveryState.ALREADY_THERE)
+        if not self._ledger.claim(version.source, version.instance):
+            raise PublishError(
+                "another version of its source was published already under this key",
+                "publish no second one: versions of one image can be averaged",
+            )
         for wait in (*WAIT_SECONDS, None):
             try:
                 note = self._store.store(version.content, version.instance)

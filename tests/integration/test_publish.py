@@ -336,13 +336,17 @@ class TestFailures:
         assert publish(other, proxy, code=1) == counts(failed=IMAGES)
         assert publish(out, proxy) == counts(published=IMAGES)
 
-    def test_a_store_that_is_down(self, out: Path, target: Orthanc, proxy: Proxy) -> None:
+    def test_a_store_that_is_down(
+        self, out: Path, orthanc: Orthanc, proxy: Proxy, tiny_bundle: Path, tmp_path: Path
+    ) -> None:
         proxy.behaviour = lambda *_: None
         assert publish(out, proxy, code=1) == counts(failed=IMAGES)
         privdiff("verify", str(out))
 
+        assert proxy.count("POST") == 0
         proxy.behaviour = answering()
-        assert publish(out, proxy) == counts(published=IMAGES)
+        other = approved(query(orthanc), tiny_bundle, tmp_path / "other")
+        assert publish(other, proxy) == counts(published=IMAGES)  # nothing of `out` left
 
     def test_a_slow_store_costs_its_timeout(
         self, out: Path, target: Orthanc, proxy: Proxy, monkeypatch: pytest.MonkeyPatch

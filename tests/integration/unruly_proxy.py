@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,7 +70,9 @@ class Proxy:
 
 
 @contextmanager
-def running_proxy(target: str, behaviour: Behaviour | None = None) -> Iterator[Proxy]:
+def running_proxy(
+    target: str, behaviour: Behaviour | None = None, tls: ssl.SSLContext | None = None
+) -> Iterator[Proxy]:
     """Start a proxy for `target`, such as ``http://127.0.0.1:8042``; by default it behaves."""
     proxy = Proxy("", behaviour or (lambda request, forward: forward(request)))
 
@@ -113,7 +116,9 @@ def running_proxy(target: str, behaviour: Behaviour | None = None) -> Iterator[P
             pass  # a client that gave up is what some tests want
 
     server = Server(("127.0.0.1", 0), Handler)
-    proxy.url = f"http://127.0.0.1:{server.server_address[1]}/dicom-web"
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    proxy.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}/dicom-web"
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:
