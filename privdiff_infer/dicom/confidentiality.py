@@ -15,7 +15,6 @@ table does not list go.
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -87,6 +86,7 @@ KINDS = frozenset(
 
 TEXT_VRS = frozenset({"AE", "CS", "LO", "LT", "SH", "ST", "UC", "UR", "UT"})
 UID_IN_TEXT = re.compile(r"(?<![\d.])[0-2](?:\.\d+){4,}(?![\d.]*\d)")
+AGE = re.compile(r"\d{3}[DWMY]")
 VALID_UID = re.compile(r"[0-9.]{1,64}")
 
 OPTIONS_OF_DATES = frozenset({Option.RETAIN_FULL_DATES, Option.RETAIN_MODIFIED_DATES})
@@ -166,8 +166,7 @@ class ConfidentialityProfile:
         """
         result = self._cleaned(dataset, self._subject(dataset), ())
         self._state_what_was_done(result, pixels_checked)
-        if "SpecificCharacterSet" in dataset:
-            result.SpecificCharacterSet = UTF_8
+        result.SpecificCharacterSet = UTF_8
         result.file_meta = self._file_meta(dataset, result)
         return result
 
@@ -311,7 +310,7 @@ class ConfidentialityProfile:
         element = _parsed(source, tag)
         if element is None or element.VR not in _allowed(dictionary_VR(tag)):
             return None
-        return element
+        return element if _is_well_formed(element) else None
 
     def _without_uids(self, element: DataElement) -> DataElement:
         """Replace UIDs in a text."""
@@ -396,9 +395,17 @@ def _choice(action: Action, kind: str) -> Action:
 
 
 def _is_never_kept(tag: BaseTag) -> bool:
-    """Tell of command and file elements, group lengths, curves and overlays."""
+    """Tell of command and file elements, group lengths, curves and overlays.
+
+    The character set is not kept either, for all text of the result has one and the same.
+    """
     group = tag.group
-    return tag.element == 0 or group in (0, 2) or group >> 8 in (0x50, 0x60)
+    return (
+        tag.element == 0
+        or group in (0x0000, 0x0002)
+        or group >> 8 in (0x50, 0x60)
+        or tag == SPECIFIC_CHARACTER_SET
+    )
 
 
 def _parsed(source: Dataset, tag: BaseTag) -> DataElement | None:
@@ -409,6 +416,15 @@ def _parsed(source: Dataset, tag: BaseTag) -> DataElement | None:
         raise
     except Exception:  # pydicom raises whatever the bytes lead to
         return None
+
+
+def _is_well_formed(element: DataElement) -> bool:
+    """Tell whether numbers are numbers, which pydicom leaves as text if they are none."""
+    if element.VR in ("DS", "IS"):
+        return not any(isinstance(value, str) for value in _values(element))
+    if element.VR == "AS":
+        return all(AGE.fullmatch(str(value)) for value in _values(element))
+    return True
 
 
 def _text(source: Dataset, tag: int) -> str:
@@ -438,7 +454,7 @@ def _copy(element: DataElement) -> DataElement:
     """Return an element that can be changed without changing the source."""
     value = element.value
     if isinstance(value, MultiValue):
-        value = copy.copy(value)
+        value = MultiValue(lambda part: part, value)
     elif isinstance(value, str) and not value.isascii():
         value = _encodable(value)
     return DataElement(element.tag, element.VR, value, already_converted=True)
