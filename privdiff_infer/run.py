@@ -162,12 +162,12 @@ class Run:
         options = asdict(self.options.anonymizer)
         options.pop("device")
         return {
+            "demo": self.options.demo,  # first: the clearest reason to refuse
             **{name: _plain(value) for name, value in options.items()},
             "strength": self.strength,
             "output_format": self.options.output_format.value,
             "retain": sorted(option.value for option in self.options.retain),
             "key_fingerprint": self.key_fingerprint,
-            "demo": self.options.demo,
             "model": self.bundle.name,
             "model_version": self.bundle.version,
             "model_sha256": self.bundle.sha256,

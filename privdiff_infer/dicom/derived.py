@@ -266,6 +266,8 @@ def _describe(dataset: Dataset, kind: Kind) -> None:
     dataset.pop("PresentationIntentType", None)
     if kind is DX:
         dataset.PresentationIntentType = "FOR PRESENTATION"
+        if not dataset.get("AnatomicRegionSequence"):  # empty only where it is not known
+            dataset.AnatomicRegionSequence = [_code("816094009", "Chest", scheme="SCT")]
     dataset.ImageType = ["DERIVED", _secondary_or_primary(dataset)]
     dataset.SeriesDescription = SERIES_DESCRIPTION
 
@@ -369,10 +371,10 @@ def _name_instance(dataset: Dataset, uid: str) -> None:
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = UID(uid)
 
 
-def _code(value: str, meaning: str) -> Dataset:
-    """Return an item of a code sequence, of the standard's own scheme (PS3.16)."""
+def _code(value: str, meaning: str, scheme: str = "DCM") -> Dataset:
+    """Return an item of a code sequence; the scheme is the standard's own, or SNOMED CT (SCT)."""
     item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "DCM", meaning
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
     return item
 
 

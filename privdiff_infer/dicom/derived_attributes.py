@@ -52,7 +52,7 @@ DX = Kind(
     DigitalXRayImageStorageForPresentation,
     # The chest is no paired part. Displayed grey goes with density, so with the logarithm.
     {"Modality": "DX", "ImageLaterality": "U", "PixelIntensityRelationship": "LOG"},
-    ("Manufacturer", "AnatomicRegionSequence", "DetectorType", "AcquisitionContextSequence"),
+    ("Manufacturer", "DetectorType", "PositionerType", "AcquisitionContextSequence"),
 )
 CR = Kind(
     ComputedRadiographyImageStorage,
