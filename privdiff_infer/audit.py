@@ -205,13 +205,14 @@ class AuditLog:
         AuditError
             If an entry was changed, or is not of this key.
         """
-        try:
-            with reporting_disk_errors():
+        with reporting_disk_errors():
+            try:
                 self._lock.acquire(timeout=LOCK_SECONDS)
-        except Timeout as error:
-            raise OutputError(
-                "another privdiff command works in this folder", "wait for its end, then try again"
-            ) from error
+            except Timeout as error:  # an OSError too
+                raise OutputError(
+                    "another privdiff command works in this folder",
+                    "wait for its end, then try again",
+                ) from error
         try:
             self._catch_up()
         except BaseException:
@@ -244,9 +245,12 @@ class AuditLog:
             If it cannot be written; the log is as before.
         AuditError
             If the log was changed.
+        ValueError
+            If a fact is not of its type; nothing is written.
         """
         with self:
             entry = self._signed(event, facts)
+            Entry.from_line(entry.line)  # what cannot be read again would end the log for ever
             with reporting_disk_errors():
                 self._write(entry.line)
             self._entries.append(entry)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from privdiff_infer.audit import AuditLog, Event, file_digest
@@ -157,19 +157,6 @@ class Journal:
         self._outcomes = settled
         return [settled[source_key(str(source))] for source in sources if source in self]
 
-    def replace_bytes(self, output: str, sha256: str) -> None:
-        """Note that a person's decision gave a result other bytes; the audit log has them already.
-
-        Raises
-        ------
-        OutputError
-            If the line cannot be written.
-        """
-        for key, outcome in self._outcomes.items():
-            if outcome.row.output == output:
-                self._outcomes[key] = replace(outcome, row=replace(outcome.row, sha256=sha256))
-                self._append(self._outcomes[key])
-
     def _audit(self, outcome: Outcome) -> None:
         row = outcome.row
         if not row.output:
@@ -211,16 +198,12 @@ class Journal:
         return is_store_url(source) or _has_digest(Path(source), outcome.source_digest)
 
     def _is_intact(self, outcome: Outcome, audited: Mapping[str, Result]) -> bool:
-        """Tell whether a result is there, and is what both journal and audit log say."""
-        row = outcome.row
-        if not row.output:
+        """Tell whether a result is there, and is what the audit log says."""
+        output = outcome.row.output
+        if not output:
             return True
-        recorded = audited.get(row.output)
-        return (
-            recorded is not None
-            and recorded.sha256 == row.sha256
-            and _has_digest(self._folders.root / row.output, row.sha256)
-        )
+        recorded = audited.get(output)
+        return recorded is not None and _has_digest(self._folders.root / output, recorded.sha256)
 
 
 def read_journal(path: Path) -> list[Outcome]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from privdiff_infer.header_report import write_header_report
 from privdiff_infer.journal import Outcome
 from privdiff_infer.release import OutputFolders, write_crosswalk
 from privdiff_infer.report import RunFacts, write_release_report, write_review
-from privdiff_infer.result_states import decisions_of, results
+from privdiff_infer.result_states import Result, decisions_of, results
 
 DEIDENTIFY = "deidentify"
 """The command in ``private/run.json`` of a run that redraws nothing."""
@@ -38,6 +39,7 @@ def write_records(folders: OutputFolders, outcomes: Sequence[Outcome], log: Audi
     """
     with log:
         _withdraw(log, {outcome.row.output for outcome in outcomes})
+        outcomes = _with_recorded_bytes(outcomes, results(log.entries))
         run, decided = _run_record(folders), decisions_of(log.entries)
         reviews = {output: decision.state for output, decision in decided.items()}
         rows = [outcome.row for outcome in outcomes]
@@ -64,6 +66,18 @@ def _withdraw(log: AuditLog, outputs: set[str]) -> None:
     """Tell of results that were deleted, for they have no row any more."""
     for output in sorted(set(results(log.entries)) - outputs):
         log.append(Event.IMAGE_WITHDRAWN, output=output)
+
+
+def _with_recorded_bytes(
+    outcomes: Sequence[Outcome], recorded: Mapping[str, Result]
+) -> list[Outcome]:
+    """Take the SHA-256 from the log: a decision can have given a result another header."""
+    return [
+        replace(outcome, row=replace(outcome.row, sha256=recorded[outcome.row.output].sha256))
+        if outcome.row.output in recorded
+        else outcome
+        for outcome in outcomes
+    ]
 
 
 def _run_record(folders: OutputFolders) -> dict[str, Any]:

@@ -20,6 +20,8 @@ DICOM_SUFFIX = ".dcm"
 def decisions(out: Path) -> dict[str, Decision]:
     """Return the state of every result of a run, by its path below OUT.
 
+    Who holds the log already asks `result_states.decisions_of` instead.
+
     Raises
     ------
     OutputError
@@ -78,7 +80,6 @@ def record(
     """
     folders = OutputFolders(out)
     with continued_log(folders) as log:
-        journal = Journal(folders, log)
         decided = decisions_of(log.entries)
         for output in outputs:
             _check(folders, output, state, decided)
@@ -89,7 +90,7 @@ def record(
                 )
         for output in outputs:
             if without_text:
-                _record_without_text(folders, output, journal, log, reviewer, comment)
+                _record_without_text(folders, output, log, reviewer, comment)
             else:
                 log.append(
                     EVENTS[state],
@@ -98,7 +99,7 @@ def record(
                     reviewer=reviewer,
                     comment=comment,
                 )
-        write_records(folders, journal.outcomes, log)
+        write_records(folders, Journal(folders, log).outcomes, log)
         now = decisions_of(log.entries)
         return {output: now[output] for output in outputs}
 
@@ -130,7 +131,6 @@ def _check(
 def _record_without_text(
     folders: OutputFolders,
     output: str,
-    journal: Journal,
     log: AuditLog,
     reviewer: str,
     comment: str,
@@ -155,7 +155,6 @@ def _record_without_text(
         without_text=True,
     )
     write_released(folders.root / output, content)
-    journal.replace_bytes(output, sha256)
 
 
 def _pixels_sha256(content: bytes) -> str:

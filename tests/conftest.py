@@ -29,14 +29,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(no_shared)
 
 
-@pytest.fixture(autouse=True)
-def audit_key(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file with the tests' own audit key, also for processes that they start."""
-    file = tmp_path_factory.mktemp("keys") / "audit-key"
-    file.touch(0o600)
+@pytest.fixture(scope="session", autouse=True)
+def audit_key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A file with the tests' own audit key, also for the processes that they start."""
+    file = tmp_path_factory.mktemp("key") / "audit-key"
+    file.touch(mode=0o600)
     file.write_bytes(AUDIT_KEY + b"\n")
-    monkeypatch.setenv("PRIVDIFF_AUDIT_KEY_FILE", str(file))
-    return file
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PRIVDIFF_AUDIT_KEY_FILE", str(file))
+        yield file
 
 
 @pytest.fixture(scope="session", autouse=True)
