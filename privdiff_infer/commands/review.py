@@ -23,7 +23,7 @@ def review(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of a run.")],
     images: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[IMAGE]...", help="Results, by name (cxr-...) or path."),
+        typer.Argument(metavar="IMAGE", help="Results, by name (cxr-...) or path."),
     ] = None,
     approve: Annotated[bool, typer.Option("--approve", help="They may leave.")] = False,
     reject: Annotated[bool, typer.Option("--reject", help="They must not leave.")] = False,
