@@ -90,6 +90,7 @@ OF_THE_SOURCE_ALONE = (
     (0x00600000, 0x00610000),  # histogram
     (0x00700000, 0x00710000),  # graphics
     (0x00880200, 0x00880201),  # icon
+    (0x20100000, 0x20110000),  # how it was printed
     (0x20500000, 0x20510000),  # presentation tables
     (0x4FFE0000, 0x4FFF0000),  # what digital signatures cover
     (0x50000000, 0x51000000),  # curves

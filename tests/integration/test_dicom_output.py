@@ -45,7 +45,7 @@ def needs(tool: str, package: str) -> pytest.MarkDecorator:
 
 
 NEWER_THAN_THE_VALIDATOR = "not a recognized standard attribute - (0x0008,0x001c)"
-"""SyntheticData came in 2024; Debian's dciodvfy is of 2022."""
+"""SyntheticData is newer than Debian's dciodvfy of 2022."""
 
 SOURCES = {
     "dx": digital,
@@ -190,6 +190,8 @@ def test_big_endian_source(tmp_path):
 CODED_OR_TECHNICAL = {
     # what the image is
     "SOPClassUID",
+    "ImageType",
+    "PhotometricInterpretation",
     "Modality",
     "ConversionType",
     "BodyPartExamined",
