@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from privdiff_infer.published_ledger import PublishedLedger
 from tests.integration.orthanc import Orthanc, needs_orthanc, running_orthanc
 from tests.integration.test_dicomweb_sources import STUDY, query, radiograph
 from tests.integration.unruly_proxy import Answer, Forward, Proxy, Request, running_proxy
-from tests.unit.outputs import read_crosswalk
+from tests.unit.outputs import AUDIT_KEY, read_crosswalk
 
 pytestmark = needs_orthanc
 
@@ -54,12 +55,32 @@ def proxy(target: Orthanc) -> Iterator[Proxy]:
         yield running
 
 
-@pytest.fixture
-def out(orthanc: Orthanc, tiny_bundle: Path, tmp_path: Path) -> Path:
-    """A run over a store, whose results are all approved."""
+def fill(store: Orthanc) -> None:
+    store.clear()
     for number in range(IMAGES):
-        orthanc.add(radiograph(number, number, InstanceNumber=number, ViewPosition="AP"))
-    return approved(query(orthanc), tiny_bundle, tmp_path / "out")
+        store.add(radiograph(number, number, InstanceNumber=number, ViewPosition="AP"))
+
+
+@pytest.fixture(scope="module")
+def approved_run(
+    shared_orthanc: Orthanc, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A run over a store, whose results are all approved; for copying only."""
+    folder = tmp_path_factory.mktemp("approved")
+    key = folder / "audit-key"
+    key.touch(0o600)
+    key.write_bytes(AUDIT_KEY)
+    fill(shared_orthanc)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PRIVDIFF_AUDIT_KEY_FILE", str(key))
+        return approved(query(shared_orthanc), tiny_bundle, folder / "out")
+
+
+@pytest.fixture
+def out(orthanc: Orthanc, approved_run: Path, tmp_path: Path) -> Path:
+    """A run over a store, whose results are all approved."""
+    fill(orthanc)
+    return Path(shutil.copytree(approved_run, tmp_path / "out"))
 
 
 def approved(source: str, bundle: Path, out: Path, *options: str) -> Path:
@@ -206,6 +227,22 @@ class TestRoundTrip:
 
             retrieved = [r.path for r in proxy.requests[asked:] if "?" not in r.path]
             assert [path.rpartition("/")[2] for path in retrieved] == [f"{STUDY}.1.1"]
+
+    def test_cleaned_headers_go_the_same_way(
+        self, orthanc: Orthanc, target: Orthanc, tmp_path: Path
+    ) -> None:
+        orthanc.add(radiograph())
+        out = tmp_path / "cleaned"
+        privdiff("deidentify", query(orthanc), "-o", str(out), "--accept-unchecked-text")
+        privdiff("review", str(out), "--approve", "--all", "--reviewer", "A. Reader")
+
+        assert publish(out, target) == counts(published=1)
+
+        (content,) = target.files()
+        assert [content] == released(out)
+        original, cleaned = (pydicom.dcmread(BytesIO(c)) for c in (radiograph(), content))
+        assert cleaned.PixelData == original.PixelData
+        assert not [secret for secret in SECRETS if secret in str(cleaned)]
 
     def test_workers_fetch_for_themselves(
         self, orthanc: Orthanc, tiny_bundle: Path, tmp_path: Path
