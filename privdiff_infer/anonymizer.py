@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from privdiff_infer.burned_in_text import (
+    LARGEST_SCALE,
     LEFT_IN_RESULT,
     SEARCH_SIDE,
     UNAVAILABLE,
@@ -36,10 +37,6 @@ from privdiff_infer.vocabulary import FINDINGS, Precision, Profile, age_bin
 MAX_ATTEMPTS = 3
 STRENGTH_STEP = 0.1
 """A result that fails a gate is redrawn with fresh noise and this much more of it."""
-
-SEARCH_SCALE = 2.5
-"""Text is searched for at this many times the resolution of the model's grid: what is too small to
-be found there is too small to be read on the grid."""
 
 
 @dataclass(frozen=True)
@@ -249,7 +246,8 @@ class Anonymizer:
 
 
 def _text_detector(options: AnonymizerOptions, bundle: BundleInfo) -> TextDetector | None:
-    side = max(SEARCH_SIDE, round(SEARCH_SCALE * bundle.metadata.image_size))
+    # What is too small to be found at this size is too small to be read on the model's grid.
+    side = max(SEARCH_SIDE, round(LARGEST_SCALE * bundle.metadata.image_size))
     try:
         return RapidTextDetector(options.threads, search_side=side)
     except TextDetectorError:

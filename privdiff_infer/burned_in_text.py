@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 SEARCH_SIDE = 640
 """Pixels of the long side at which a picture is searched; letters of 8 pixels are found there."""
+LARGEST_SCALE = 2.5
+"""Small images are enlarged no further: letters of 3 pixels and less cannot be read."""
 TILE_OVERLAP = 64
 """Tiles of the search side have this many pixels in common, for letters on their border."""
 GRID = 32
@@ -199,7 +202,7 @@ class RapidTextDetector:
         self._search_side = search_side
         self._fine = fine
         try:
-            self._engine = _load(threads)
+            self._engine = _load(threads, _weights("det"), _weights("rec"))
             self.find(np.zeros((GRID, GRID), np.float32))  # it loads on first use
         except Exception as error:  # whatever a broken installation raises
             logger.debug("the text detector does not load: %s", type(error).__name__)
@@ -214,7 +217,8 @@ class RapidTextDetector:
             Shape (rows, columns), float32 in [0, 1], 0 = black = air.
         """
         picture = to_8_bit(pixels)
-        found = list(self._candidates(picture, self._search_side / max(picture.shape)))
+        scale = min(LARGEST_SCALE, self._search_side / max(picture.shape))
+        found = list(self._candidates(picture, scale))
         for top, left in _tiles_with_strokes(picture) if self._fine else ():
             tile = picture[top : top + SEARCH_SIDE, left : left + SEARCH_SIDE]
             found += [
@@ -235,7 +239,7 @@ class RapidTextDetector:
             (columns, rows),
             interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC,
         )
-        # What a call leaves out stays as the call before had it; the result's type depends on them.
+        # A switch that a call leaves out stays as it was. What is returned depends on the switches.
         result: Any = self._engine(
             searched, use_det=True, use_cls=False, use_rec=False, box_thresh=BOX_SCORE
         )
@@ -362,7 +366,9 @@ def draw_markers(
     return np.asarray(marked)
 
 
-def _load(threads: int) -> RapidOCR:
+@cache
+def _load(threads: int, detector: Path, recogniser: Path) -> RapidOCR:
+    """Load the weights, once in a process."""
     from rapidocr import RapidOCR
 
     return RapidOCR(
@@ -370,10 +376,10 @@ def _load(threads: int) -> RapidOCR:
             # It would log words and paths of files.
             "Global.log_level": "critical",
             "Global.use_preprocess_img": False,
-            "Det.model_path": str(_weights("det")),
+            "Det.model_path": str(detector),
             "Det.limit_type": "max",
             "Det.limit_side_len": MAX_SIDE,  # none: pictures come in the size of the search
-            "Rec.model_path": str(_weights("rec")),
+            "Rec.model_path": str(recogniser),
             "EngineConfig.onnxruntime.intra_op_num_threads": threads,
             "EngineConfig.onnxruntime.inter_op_num_threads": 1,
         }

@@ -156,10 +156,10 @@ def test_report_shows_every_released_image(done):
     assert len(report["images"]) == 3
     for image in report["images"]:
         assert (done / "release" / image["file"]).is_file()
-        assert image["text"] == "not checked"
+        assert image["text"] == "checked"
         assert len(image["findings_before"]) == len(image["findings_after"]) == 14
         assert f'src="{image["preview"]}"' in page
-    assert "not checked" in page
+    assert "text: checked" in page
     assert "<dialog" in page
 
 

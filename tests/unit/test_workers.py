@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from privdiff_infer.batch import Batch, run_batch
+from privdiff_infer.burned_in_text import TextState, TextStep
 from privdiff_infer.errors import BundleError
 from privdiff_infer.image_files import OutputFormat
 from privdiff_infer.radiograph import read_radiograph
@@ -136,6 +137,7 @@ class Copying:
             findings_after={},
             strength=0.5,
             attempts=1,
+            text=TextStep(TextState.UNCHECKED),
             held_reason=None,
         )
 
