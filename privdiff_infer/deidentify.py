@@ -24,6 +24,7 @@ from privdiff_infer.errors import (
     ImageError,
     ImageHeld,
     ImageRejected,
+    OptionError,
     OutputError,
     PrivDiffError,
 )
@@ -92,6 +93,11 @@ class Deidentification:
     """
 
     def __init__(self, options: DeidentifyOptions) -> None:
+        if Option.CLEAN_RECOGNIZABLE_VISUAL_FEATURES in options.options:
+            raise OptionError(
+                "nothing is redrawn here, so whom the pixels show stays recognizable",
+                "leave out --clean recognizable-visual-features, or use privdiff anonymize",
+            )
         self.options = options
         self.folders = OutputFolders(options.out)
         pseudonyms = Pseudonyms.load()
@@ -180,6 +186,7 @@ class Deidentifier:
                 instance_uid = text(dataset, "SOPInstanceUID") or ""
                 checked = self._without_text(dataset)
                 result = self._profile.deidentify(dataset, pixels_checked=checked)
+                _check_pixels(dataset, result)
                 return Deidentified(_file(result), instance_uid, checked)
         except ImageError as error:
             error.sop_instance_uid = instance_uid
@@ -260,9 +267,13 @@ def _read(content: bytes) -> Dataset:
         raise ImageRejected("this is a DICOMDIR, an index and not an image", "name its images")
     if not text(dataset, "SOPClassUID") or not text(dataset, "SOPInstanceUID"):
         raise ImageRejected(*NOT_COMPOSITE)
-    if "Rows" in dataset and not has_pixels(dataset):
-        raise ImageRejected("the pixels are missing or cut off", "export the file again")
     return dataset
+
+
+def _check_pixels(source: Dataset, result: Dataset) -> None:
+    """Refuse images without pixels, which cut files and pixels of a wrong VR become."""
+    if ("Rows" in source or has_pixels(source)) and not has_pixels(result):
+        raise ImageRejected("the pixels are missing or damaged", "export the file again")
 
 
 def _file(dataset: Dataset) -> bytes:
