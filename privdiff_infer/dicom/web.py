@@ -268,9 +268,12 @@ class DicomwebStore:
     def _retrieve(self, url: str) -> bytes:
         from privdiff_infer.dicom.web_session import status_failure
 
-        accept = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+        headers = {
+            "Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*',
+            "Accept-Encoding": "identity",  # pixels hardly shrink, and packing takes stores long
+        }
         with self._session.get(
-            url, headers={"Accept": accept}, stream=True, timeout=self._session.timeout
+            url, headers=headers, stream=True, timeout=self._session.timeout
         ) as response:
             if response.status_code != 200:
                 raise status_failure(response)
