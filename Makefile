@@ -101,5 +101,6 @@ results: $(VENV)/.test
 	$(BIN)/privdiff measure components --fold 3 -o docs/results/components.json
 	$(BIN)/privdiff measure gates --fold 3 -o docs/results/gates.json
 	$(BIN)/privdiff measure gates --dataset hannover-covid19 -o docs/results/gates-hannover.json
+	$(BIN)/privdiff measure text --fold 3 -o docs/results/text.json
 	$(BIN)/privdiff sweep --fold 0 --fold 1 --fold 2 -o docs/results/sweep-select.json
 	$(BIN)/privdiff benchmark --threads 2 --repeat 5 --soak 1000 --json > docs/results/speed.json

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SHARED = Path("../shared/data/metadata.csv")
 NIH = "nih-chestxray14"
 EVALUATORS = Path("training/evaluators")
+TEXT_LABELS = Path("docs/results/burned-in-text-labels.csv")
 
 
 class Patients(str, Enum):
@@ -40,6 +41,7 @@ class Measurement(str, Enum):
     COMPONENTS = "components"
     GATES = "gates"
     DRAWING = "drawing"
+    TEXT = "text"
 
 
 Manifest = Annotated[Path, typer.Option(help="CSV of the cohort.")]
@@ -178,19 +180,27 @@ def measure(
     patients: PatientsOption = Patients.ALL,
     evaluators: EvaluatorsFolder = EVALUATORS,
     cache_dir: CacheDir = Path("runs/cache"),
+    text_labels: Annotated[
+        Path, typer.Option(help="CSV of real text that was marked by eye, for `text`.")
+    ] = TEXT_LABELS,
     seed: Seed = 0,
 ) -> None:
-    """Measure the networks of a bundle one by one, its gates, or how real its drawings are."""
+    """Measure the networks of a bundle one by one, its gates, how real its drawings are, or how
+    much burned-in text is found.
+    """
     from privdiff_training.evaluation.components import measure_components
     from privdiff_training.evaluation.drawing import measure_drawing
     from privdiff_training.evaluation.gates import measure_gates
     from privdiff_training.evaluation.networks import Evaluators
+    from privdiff_training.evaluation.text import measure_text
 
     bundle, cohort = find_bundle(model), _cohort(manifest, dataset, fold, patients)
     if what is Measurement.COMPONENTS:
         record = measure_components(bundle, cohort, cache_dir, seed).to_record()
     elif what is Measurement.GATES:
         record = measure_gates(bundle, cohort, cache_dir, seed).to_record()
+    elif what is Measurement.TEXT:
+        record = measure_text(bundle, cohort, text_labels, seed).to_record()
     else:
         networks = Evaluators.load(evaluators)
         record = measure_drawing(bundle, cohort, networks, cache_dir, seed=seed).to_record()

@@ -1,7 +1,8 @@
-"""Areas under ROC curves with 95 % intervals from bootstraps over patients."""
+"""Areas under ROC curves and shares, with 95 % intervals."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 
 DRAWS = 500
 INTERVAL = (2.5, 97.5)  # percentiles
+NORMAL_QUANTILE = 1.959964  # of the same interval
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,37 @@ class Estimate:
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True)
+class Share:
+    """A part of `number` independent cases, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    number: int
+
+
+def wilson(cases: Sequence[bool]) -> Share:
+    """Return the part of cases that are true, with Wilson's score interval.
+
+    Unlike a bootstrap it has a width where all cases agree.
+
+    Examples
+    --------
+    >>> share = wilson([True] * 50)
+    >>> share.value, round(share.low, 2), share.high
+    (1.0, 0.93, 1.0)
+    """
+    number = len(cases)
+    if not number:
+        return Share(float("nan"), float("nan"), float("nan"), 0)
+    value = sum(cases) / number
+    weight = NORMAL_QUANTILE**2 / number
+    middle = (value + weight / 2) / (1 + weight)
+    half = math.sqrt(value * (1 - value) * weight + weight**2 / 4) / (1 + weight)
+    return Share(value, max(0.0, middle - half), min(1.0, middle + half), number)
 
 
 def auc(positive: np.ndarray, negative: np.ndarray) -> float:
