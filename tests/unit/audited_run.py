@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from privdiff_infer.audit import AuditLog, Event
+from privdiff_infer.burned_in_text import TextState
 from privdiff_infer.journal import Figures, Journal, Outcome
 from privdiff_infer.records import write_records
 from privdiff_infer.release import (
@@ -28,7 +29,9 @@ FACTS = {
     "output_size": "model",
     "software": "privdiff",
 }
-FIGURES = Figures(0.2, {"Edema": 0.1}, {"Edema": 0.2}, 0.5, 1)
+FIGURES = Figures(
+    0.2, {"Edema": 0.1}, {"Edema": 0.2}, 0.5, 1, TextState.CHECKED, text_boxes=0, markers_redrawn=0
+)
 
 
 def output(number: int, suffix: str = ".png") -> str:
