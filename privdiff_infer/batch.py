@@ -91,6 +91,7 @@ class Batch:
 
 AnonymizerFactory = Callable[[], ImageAnonymizer]
 StepProgress = Callable[[int, int], None]
+Job = Callable[[Source], Outcome]
 
 
 def run_batch(
@@ -121,6 +122,30 @@ def run_batch(
     step_progress
         Called with (steps done, steps in all) of the image in work, if there is one process.
     """
+    progress = step_progress if workers == 1 else None  # it cannot be sent to processes
+    make_job = partial(_job, factory, batch, progress)
+    return run_jobs(sources, batch.folders, journal, make_job, workers)
+
+
+def run_jobs(
+    sources: Sequence[Source],
+    folders: OutputFolders,
+    journal: Journal,
+    make_job: Callable[[], Job],
+    workers: int,
+) -> Generator[Outcome, None, None]:
+    """Yield one outcome per source as `run_batch` does, by any job that turns a source into one.
+
+    Parameters
+    ----------
+    sources, journal, workers
+        As in `run_batch`.
+    folders
+        Of the run.
+    make_job
+        Called once in each process, and not where there is nothing to do; must be picklable if
+        `workers` is above 1.
+    """
     if workers < 1:
         raise OptionError(f"{workers} workers cannot work", "give a number from 1")
     settled = journal.settle(sources)
@@ -128,11 +153,11 @@ def run_batch(
     try:
         yield from settled
         if workers == 1:
-            yield from _in_this_process(todo, batch, journal, factory, step_progress)
+            yield from _in_this_process(todo, journal, make_job)
         else:
-            yield from _in_processes(todo, batch, journal, factory, workers)
+            yield from _in_processes(todo, journal, make_job, workers)
     finally:
-        discard_results_without_row(batch.folders, journal.outputs)
+        discard_results_without_row(folders, journal.outputs)
 
 
 def anonymize_source(
@@ -150,7 +175,7 @@ def anonymize_source(
         result = anonymizer.anonymize(radiograph, seed, progress)
         return _write(source, radiograph, seed, result, batch, encoder)
     except Exception as error:  # one bad file never stops a batch
-        return _without_result(source, radiograph, _explained(error))
+        return _without_result(source, radiograph, explained(error))
 
 
 def _write(
@@ -220,7 +245,8 @@ def _without_result(source: Source, radiograph: Radiograph | None, error: PrivDi
     return Outcome.without_result(str(source), status, error, uid, digest)
 
 
-def _explained(error: Exception) -> PrivDiffError:
+def explained(error: Exception) -> PrivDiffError:
+    """Return what an error means for the source that caused it."""
     if isinstance(error, (ImageError, OutputError)):
         return error
     if isinstance(error, MemoryError):
@@ -243,27 +269,19 @@ def _is_device_memory_error(error: Exception) -> bool:
 
 
 def _in_this_process(
-    sources: Sequence[Source],
-    batch: Batch,
-    journal: Journal,
-    factory: AnonymizerFactory,
-    progress: StepProgress | None,
+    sources: Sequence[Source], journal: Journal, make_job: Callable[[], Job]
 ) -> Iterator[Outcome]:
     if not sources:
         return
-    anonymizer, encoder = factory(), batch.encoder()
+    job = make_job()
     for source in sources:
-        yield journal.add(anonymize_source(source, batch, anonymizer, encoder, progress))
+        yield journal.add(job(source))
 
 
 def _in_processes(
-    sources: Sequence[Source],
-    batch: Batch,
-    journal: Journal,
-    factory: AnonymizerFactory,
-    workers: int,
+    sources: Sequence[Source], journal: Journal, make_job: Callable[[], Job], workers: int
 ) -> Iterator[Outcome]:
-    with WorkerPool(partial(_job, factory, batch), min(workers, len(sources))) as pool:
+    with WorkerPool(make_job, min(workers, len(sources))) as pool:
         try:
             for source, outcome in pool.results(sources):
                 yield journal.add(outcome or _died(source))
@@ -272,9 +290,15 @@ def _in_processes(
                 journal.add(outcome)
 
 
-def _job(factory: AnonymizerFactory, batch: Batch) -> Callable[[Source], Outcome]:
+def _job(factory: AnonymizerFactory, batch: Batch, progress: StepProgress | None) -> Job:
     """Load the model and read the key, in the process that will use them."""
-    return partial(anonymize_source, batch=batch, anonymizer=factory(), encoder=batch.encoder())
+    return partial(
+        anonymize_source,
+        batch=batch,
+        anonymizer=factory(),
+        encoder=batch.encoder(),
+        progress=progress,
+    )
 
 
 def _died(source: Source) -> Outcome:

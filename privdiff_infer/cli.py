@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from privdiff_infer import __version__
-from privdiff_infer.commands import anonymize, models, publish, review, verify
+from privdiff_infer.commands import anonymize, deidentify, models, publish, review, verify
 from privdiff_infer.commands.options import EXIT_USAGE
 from privdiff_infer.errors import PrivDiffError
 
@@ -73,6 +73,7 @@ def main() -> None:
 for _command in (
     anonymize.anonymize,
     anonymize.demo,
+    deidentify.deidentify,
     review.review,
     verify.verify,
     publish.publish,

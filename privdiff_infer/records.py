@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from privdiff_infer.audit import AuditLog, Event
 from privdiff_infer.errors import OutputError
+from privdiff_infer.header_report import write_header_report
 from privdiff_infer.journal import Outcome
 from privdiff_infer.release import OutputFolders, write_crosswalk
 from privdiff_infer.report import RunFacts, write_release_report, write_review
 from privdiff_infer.result_states import decisions_of, results
+
+DEIDENTIFY = "deidentify"
+"""The command in ``private/run.json`` of a run that redraws nothing."""
 
 
 def write_records(folders: OutputFolders, outcomes: Sequence[Outcome], log: AuditLog) -> None:
@@ -33,14 +38,22 @@ def write_records(folders: OutputFolders, outcomes: Sequence[Outcome], log: Audi
     """
     with log:
         _withdraw(log, {outcome.row.output for outcome in outcomes})
-        facts, decided = _facts(folders), decisions_of(log.entries)
+        run, decided = _run_record(folders), decisions_of(log.entries)
         reviews = {output: decision.state for output, decision in decided.items()}
         rows = [outcome.row for outcome in outcomes]
-        writers = (
-            partial(write_crosswalk, folders.crosswalk, rows, reviews),
-            partial(write_release_report, folders, facts, outcomes, reviews, log.anchor),
-            partial(write_review, folders, facts, outcomes, decided),
-        )
+        writers: list[Callable[[], None]] = [
+            partial(write_crosswalk, folders.crosswalk, rows, reviews)
+        ]
+        if run.get("command") == DEIDENTIFY:
+            writers.append(
+                partial(write_header_report, folders, run, outcomes, reviews, log.anchor)
+            )
+        else:
+            facts = _facts(folders, run)
+            writers.append(
+                partial(write_release_report, folders, facts, outcomes, reviews, log.anchor)
+            )
+            writers.append(partial(write_review, folders, facts, outcomes, decided))
         failures = [failure for write in writers if (failure := _failure(write))]
         if failures:
             raise failures[0]
@@ -53,13 +66,25 @@ def _withdraw(log: AuditLog, outputs: set[str]) -> None:
         log.append(Event.IMAGE_WITHDRAWN, output=output)
 
 
-def _facts(folders: OutputFolders) -> RunFacts:
+def _run_record(folders: OutputFolders) -> dict[str, Any]:
     try:
-        return RunFacts.from_record(json.loads(folders.run.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError(
-            f"{folders.root} holds no run that can be read", "restore private/run.json"
-        ) from error
+        record = json.loads(folders.run.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _unreadable(folders) from error
+    if not isinstance(record, dict):
+        raise _unreadable(folders)
+    return record
+
+
+def _facts(folders: OutputFolders, run: Mapping[str, Any]) -> RunFacts:
+    try:
+        return RunFacts.from_record(run)
+    except (KeyError, TypeError) as error:
+        raise _unreadable(folders) from error
+
+
+def _unreadable(folders: OutputFolders) -> OutputError:
+    return OutputError(f"{folders.root} holds no run that can be read", "restore private/run.json")
 
 
 def _failure(write: Callable[[], None]) -> OutputError | None:

@@ -129,7 +129,7 @@ def write_release_report(
     """
     report = release_report(facts, outcomes, reviews, anchor)
     write_released(folders.release / "report.json", json_bytes(report))
-    write_released(folders.report, _page("report.html", report=report))
+    write_released(folders.report, render("report.html", report=report))
 
 
 def write_review(
@@ -145,7 +145,7 @@ def write_review(
     OutputError
         If it cannot be written.
     """
-    page = _page(
+    page = render(
         "review.html", run=vars(facts), rows=_review_rows(outcomes, decisions), kinds=KINDS
     )
     write_private(folders.review_page, page)
@@ -212,6 +212,7 @@ def _environment() -> Environment:
     )
 
 
-def _page(template: str, **content: Any) -> bytes:
+def render(template: str, **content: Any) -> bytes:
+    """Return a page made from one of the templates."""
     text = _environment().get_template(template).render(**content)
     return text.encode(errors="backslashreplace")  # a file name can hold bytes that are no UTF-8

@@ -18,7 +18,6 @@ from typing_extensions import Self
 
 from privdiff_infer import __version__
 from privdiff_infer.anonymizer import Anonymizer, AnonymizerOptions, operating_strength
-from privdiff_infer.audit import AuditLog, Event, continued_log, load_audit_key
 from privdiff_infer.batch import Batch, run_batch
 from privdiff_infer.device import pick_device
 from privdiff_infer.dicom.derived import Derivation
@@ -31,8 +30,8 @@ from privdiff_infer.journal import Journal, Outcome
 from privdiff_infer.model.bundle import verify_bundle
 from privdiff_infer.profiles import PROFILES
 from privdiff_infer.records import write_records
-from privdiff_infer.release import OutputFolders, json_bytes, reporting_disk_errors, write_private
-from privdiff_infer.seeds import run_seed
+from privdiff_infer.release import OutputFolders, reporting_disk_errors
+from privdiff_infer.run_folder import open_run
 from privdiff_infer.sources import Source
 
 
@@ -107,7 +106,9 @@ class Run:
         self.key_fingerprint = Pseudonyms.load().fingerprint if dicom else None
         self._held = ExitStack()
         try:
-            seed, self.log = self._open()
+            seed, self.log = open_run(
+                self.folders, self._decisions(), options.seed, self._held, resume=options.resume
+            )
             self.batch = Batch(options.out, seed, options.output_format, dicom)
             self.journal = Journal(self.folders, self.log)
         except BaseException:
@@ -155,46 +156,6 @@ class Run:
             bundle.name, bundle.version, bundle.sha256, chosen.profile, self.strength, steps
         )
         return DicomOutput(derivation, self.options.retain)
-
-    def _open(self) -> tuple[str, AuditLog]:
-        """Create or reopen the folders; return the seed of the run and its audit log, held."""
-        if self.options.resume:
-            return self._reopen()
-        with reporting_disk_errors():
-            if self.folders.root.exists() and any(self.folders.root.iterdir()):
-                raise OutputError(
-                    f"output folder {self.folders.root} is not empty",
-                    "name another folder, or continue its run with --resume",
-                )
-        key = load_audit_key()
-        self.folders.create()
-        seed = run_seed(self.options.seed)
-        write_private(self.folders.run, json_bytes(self._decisions() | {"seed": seed}))
-        log = self._held.enter_context(AuditLog(self.folders.audit, key))
-        log.append(Event.RUN_STARTED, options=self._decisions(), resumed=False)
-        return seed, log
-
-    def _reopen(self) -> tuple[str, AuditLog]:
-        try:
-            recorded = json.loads(self.folders.run.read_text(encoding="utf-8"))
-            seed = str(recorded.pop("seed"))
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise OutputError(
-                f"{self.folders.root} holds no run that can be continued",
-                "start it without --resume",
-            ) from error
-        wanted = self._decisions()
-        if self.options.seed is not None and run_seed(self.options.seed) != seed:
-            raise OptionError("--seed differs from that of the run", "leave it out with --resume")
-        for name, value in wanted.items():
-            if recorded.get(name) != value:
-                raise OptionError(
-                    f"{name} is {value!r} but the run was started with {recorded.get(name)!r}",
-                    "repeat the options of the first start, or name another folder",
-                )
-        log = self._held.enter_context(continued_log(self.folders))
-        log.append(Event.RUN_STARTED, options=wanted, resumed=True)
-        return seed, log
 
     def _decisions(self) -> dict[str, Any]:
         """Return what a continued run has in common with its first start, but for the seed."""

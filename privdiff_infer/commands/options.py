@@ -37,6 +37,7 @@ class Cleaned(str, Enum):
 
     DESCRIPTORS = "descriptors"
     STRUCTURED_CONTENT = "structured-content"
+    GRAPHICS = "graphics"
     VISUAL_FEATURES = "recognizable-visual-features"
 
 

@@ -84,8 +84,10 @@ KINDS = frozenset(
 )
 """Attributes with UIDs that name a kind of thing and no thing."""
 
-TEXT_VRS = frozenset({"AE", "CS", "LO", "LT", "SH", "ST", "UC", "UR", "UT"})
-UID_IN_TEXT = re.compile(r"(?<![\d.])[0-2](?:\.\d+){4,}(?![\d.]*\d)")
+LONG_TEXT_VRS = frozenset({"LO", "LT", "ST", "UC", "UR", "UT"})
+"""The others end at 16 characters, before the UID of an instance does."""
+UID_IN_TEXT = re.compile(r"(?<![\d.])[0-2](?:\.\d+){5,}(?![\d.]*\d)")
+"""Six numbers or more: versions of software have fewer."""
 AGE = re.compile(r"\d{3}[DWMY]")
 VALID_UID = re.compile(r"[0-9.]{1,64}")
 
@@ -299,7 +301,7 @@ class ConfidentialityProfile:
             if tag in KINDS or self._keeps_uids:
                 return self._kept_uids(element)
             return self._new_uids(element)
-        if element.VR in TEXT_VRS and not self._keeps_uids:
+        if element.VR in LONG_TEXT_VRS and not self._keeps_uids:
             return self._without_uids(element)
         return _copy(element)
 
@@ -314,12 +316,13 @@ class ConfidentialityProfile:
 
     def _without_uids(self, element: DataElement) -> DataElement:
         """Replace UIDs in a text."""
-
-        def replace(found: re.Match[str]) -> str:
-            return self._pseudonyms.uid(found[0])
-
-        values = [UID_IN_TEXT.sub(replace, str(value)) for value in _values(element)]
-        return DataElement(element.tag, element.VR, [_encodable(value) for value in values])
+        values = [str(value) for value in _values(element)]
+        if not any(UID_IN_TEXT.search(value) for value in values):
+            return _copy(element)
+        replaced = [
+            UID_IN_TEXT.sub(lambda found: self._pseudonyms.uid(found[0]), value) for value in values
+        ]
+        return DataElement(element.tag, element.VR, [_encodable(value) for value in replaced])
 
     def _cleaned_sequence(self, element: DataElement, subject: _Subject, way: Place) -> DataElement:
         place = (*way, int(element.tag))

@@ -63,7 +63,7 @@ def decode(content: bytes) -> Decoded:
     instance_uid = ""
     try:
         with silent_pydicom():
-            dataset = _parse(content)
+            dataset = parse(content)
             instance_uid = text(dataset, "SOPInstanceUID") or ""
             return _decode(dataset)
     except ImageError as error:
@@ -102,7 +102,14 @@ def _decode(dataset: FileDataset) -> Decoded:
     )
 
 
-def _parse(content: bytes) -> FileDataset:
+def parse(content: bytes) -> FileDataset:
+    """Read all attributes of a file, of any kind; those whose pixels end too early lose them.
+
+    Raises
+    ------
+    ImageRejected
+        If the file is damaged, or a decompression bomb.
+    """
     _refuse_deflate_bomb(content)
     has_prefix = content[128:132] == b"DICM"
     try:

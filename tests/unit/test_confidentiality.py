@@ -565,6 +565,12 @@ def test_a_uid_becomes_the_same_one_everywhere():
     assert uid.encode() not in file_of(result)
 
 
+def test_versions_of_software_are_no_uids():
+    dataset = header(SoftwareVersions=["1.2.3.4.5", "VB 2.0.1.23"])
+    result = BASIC.deidentify(dataset, pixels_checked=True)
+    assert result.SoftwareVersions == ["1.2.3.4.5", "VB 2.0.1.23"]
+
+
 def test_retained_uids_are_uids():
     dataset = header(StudyInstanceUID="1.2.3")
     with pydicom.config.disable_value_validation():
