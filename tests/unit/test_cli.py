@@ -115,7 +115,7 @@ def test_detail_of_a_reason_stays_private(tiny_bundle, pictures, tmp_path, monke
     def hold(path: Path) -> None:
         raise ImageHeld("no chest", "check it", detail=f"region {path.stem}")
 
-    monkeypatch.setattr(batch, "decode_radiograph", hold)
+    monkeypatch.setattr(batch, "read_source", hold)
     result = anonymize(tiny_bundle, pictures, "-o", tmp_path / "out")
     report = json.loads((tmp_path / "out/release/report.json").read_text())
     assert report["not_released"] == [
@@ -374,13 +374,13 @@ def test_stopping_keeps_what_is_done(tiny_bundle, pictures, tmp_path, monkeypatc
         follow(run, files[:1], quiet=quiet)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(anonymize_command, "_follow", interrupted)
     out = tmp_path / "out"
-    result = anonymize(tiny_bundle, pictures, "-o", out, "--seed", 7)
+    with monkeypatch.context() as patch:
+        patch.setattr(anonymize_command, "_follow", interrupted)
+        result = anonymize(tiny_bundle, pictures, "-o", out, "--seed", 7)
     assert result.exit_code == 130
     assert "2 images left" in result.stderr
     assert len(read_crosswalk(out / "private/crosswalk.csv")) == 1
-    monkeypatch.undo()
     assert anonymize(tiny_bundle, pictures, "-o", out, "--resume").exit_code == 0
     assert len(read_crosswalk(out / "private/crosswalk.csv")) == 3
 
