@@ -115,7 +115,7 @@ def test_detail_of_a_reason_stays_private(tiny_bundle, pictures, tmp_path, monke
     def hold(path: Path) -> None:
         raise ImageHeld("no chest", "check it", detail=f"region {path.stem}")
 
-    monkeypatch.setattr(batch, "decode_radiograph", hold)
+    monkeypatch.setattr(batch, "read_source", hold)
     result = anonymize(tiny_bundle, pictures, "-o", tmp_path / "out")
     report = json.loads((tmp_path / "out/release/report.json").read_text())
     assert report["not_released"] == [
