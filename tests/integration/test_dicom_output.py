@@ -22,7 +22,8 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from privdiff_infer.dicom.derived import TextState, encode_dicom, stored_values
+from privdiff_infer.burned_in_text import TextState
+from privdiff_infer.dicom.derived import encode_dicom, stored_values
 from privdiff_infer.dicom.pseudonyms import Pseudonyms
 from privdiff_infer.image_files import OutputFormat, encode_image
 from privdiff_infer.radiograph import read_radiograph
@@ -130,7 +131,7 @@ def rendered_by_dcmtk(path: Path) -> np.ndarray:
 @pytest.mark.parametrize("state", TextState)
 def test_validator_finds_no_error(tmp_path, source, state):
     path = tmp_path / "derived.dcm"
-    path.write_bytes(encode_dicom(derive(source, text_state=state)))
+    path.write_bytes(encode_dicom(derive(source, result_of(source, text_state=state))))
     assert errors_of_validator(path) == []
 
 
