@@ -350,6 +350,8 @@ def draw_markers(
     source_shape
         (rows, columns) of the source.
     """
+    if not markers:
+        return pixels
     marked = Image.fromarray(np.ascontiguousarray(pixels, dtype=np.float32))
     draw = ImageDraw.Draw(marked)
     rows, columns = pixels.shape
