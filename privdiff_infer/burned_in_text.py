@@ -63,6 +63,7 @@ FILL_MARGIN = 0.25
 FILL_MARGIN_PIXELS = 2
 """Boxes grow by this part of their short side, and by these pixels, before they are filled."""
 FILL_RADIUS = 5
+FILL_STEPS = 65535
 MAX_ROUNDS = 3
 
 MARKER_CELLS = 8
@@ -313,17 +314,23 @@ def remove_text(
 def fill(pixels: np.ndarray, boxes: Sequence[TextBox]) -> np.ndarray:
     """Return pixels in which the boxes, somewhat enlarged, are continued from what is around them.
 
-    Nothing inside a box is used, so nothing of a stroke can remain in it.
+    Nothing inside any box is used, so nothing of a stroke can remain in it. The others keep their
+    values to the bit.
     """
     import cv2
 
-    filled = pixels.copy()
+    mask = np.zeros(pixels.shape, np.uint8)
     for box in boxes:
-        margin = FILL_MARGIN_PIXELS + FILL_MARGIN * min(_sides(np.array(box.corners)))
-        window = _window(box, pixels.shape, 2 * margin + FILL_RADIUS)
-        mask = _mask(box, margin, window)
-        filled[window] = cv2.inpaint(filled[window], mask, FILL_RADIUS, cv2.INPAINT_TELEA)
-    return np.clip(filled, 0, 1)
+        corners = np.round(np.array(box.corners)[:, ::-1]).astype(np.int32)
+        one = cv2.fillPoly(np.zeros_like(mask), [corners], 1)
+        size = 2 * math.ceil(_margin(box)) + 1
+        mask = np.maximum(mask, cv2.dilate(one, np.ones((size, size), np.uint8)))
+    # Of whole numbers: OpenCV 5 fills floating-point images in [0, 1] with stripes.
+    steps = np.round(pixels * FILL_STEPS).astype(np.uint16)
+    for box in boxes:
+        window = _window(box, pixels.shape)
+        steps[window] = cv2.inpaint(steps[window], mask[window], FILL_RADIUS, cv2.INPAINT_TELEA)
+    return np.where(mask == 1, (steps / FILL_STEPS).astype(np.float32), pixels)
 
 
 def draw_markers(
@@ -343,6 +350,8 @@ def draw_markers(
     source_shape
         (rows, columns) of the source.
     """
+    if not markers:
+        return pixels
     marked = Image.fromarray(np.ascontiguousarray(pixels, dtype=np.float32))
     draw = ImageDraw.Draw(marked)
     rows, columns = pixels.shape
@@ -460,21 +469,13 @@ def _side(word: str) -> Side | None:
     return Side(letter) if letter in {side.value for side in Side} else None
 
 
-def _window(box: TextBox, shape: tuple[int, ...], margin: float) -> tuple[slice, slice]:
-    corners = np.array(box.corners)
+def _margin(box: TextBox) -> float:
+    return FILL_MARGIN_PIXELS + FILL_MARGIN * min(_sides(np.array(box.corners)))
+
+
+def _window(box: TextBox, shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """Return where an enlarged box and what it is filled from lie."""
+    corners, margin = np.array(box.corners), 2 * _margin(box) + FILL_RADIUS
     first = np.clip(np.floor(corners.min(0) - margin), 0, None).astype(int)
     last = np.minimum(np.ceil(corners.max(0) + margin), shape).astype(int)
     return slice(first[0], last[0]), slice(first[1], last[1])
-
-
-def _mask(box: TextBox, margin: float, window: tuple[slice, slice]) -> np.ndarray:
-    """Return 1 in the enlarged box and 0 around it, shape of the window, uint8."""
-    import cv2
-
-    rows, columns = window
-    mask = np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.uint8)
-    corners = np.array(box.corners)[:, ::-1] - (columns.start, rows.start)
-    cv2.fillPoly(mask, [np.round(corners).astype(np.int32)], 1)
-    size = 2 * math.ceil(margin) + 1
-    grown: np.ndarray = cv2.dilate(mask, np.ones((size, size), np.uint8))
-    return grown

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -210,4 +211,14 @@ def _plain(value: Any) -> Any:
 
 def _software() -> str:
     """Return versions that decide the bytes of a result."""
-    return f"privdiff {__version__}, torch {torch.__version__}, {platform.machine()}"
+    detector = ("rapidocr", "onnxruntime", "opencv-python-headless")
+    versions = [f"{name} {_version(name)}" for name in detector]
+    ours = (f"privdiff {__version__}", f"torch {torch.__version__}")
+    return ", ".join((*ours, *versions, platform.machine()))
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "missing"

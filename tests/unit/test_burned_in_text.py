@@ -135,6 +135,18 @@ def test_filling_uses_nothing_of_what_is_in_the_box():
     assert np.array_equal(fill(picture, [BOX]), fill(inside, [BOX]))
 
 
+def test_filling_continues_the_surroundings():
+    """Protects from stripes: OpenCV 5 draws them into floating-point images."""
+    rows, columns = np.mgrid[0:300, 0:300].astype(np.float32) / 300
+    picture = 0.3 + 0.2 * rows + 0.1 * columns
+    struck = picture.copy()
+    struck[45:65, 65:195] = 1
+    below = replace(BOX, corners=tuple((row + 34, column) for row, column in BOX.corners))
+    struck[80:100, 65:195] = 0
+
+    assert np.abs(fill(struck, [BOX, below]) - picture).max() < 0.05
+
+
 class Stubborn:
     """Sees one legible word in whatever it is shown from the given call on."""
 
