@@ -31,16 +31,21 @@ bench: $(VENV)/.base
 
 SMALL = training/configs/cxr-256-small
 TRAIN = $(BIN)/privdiff train
-# From nothing to the embedded bundle; each stage continues where it was stopped. A second and third
-# leg of a stage start from the weights of the one before.
+# From nothing to the embedded bundle; each stage continues where it was stopped. Later legs of a stage
+# start from the weights of the one before. The last leg of the denoiser learns the codebook of the
+# second identity network.
 train-default: $(VENV)/.test
 	$(TRAIN) autoencoder --config $(SMALL)/autoencoder.yaml -o runs/bundle
 	$(TRAIN) autoencoder --config $(SMALL)/autoencoder-2.yaml -o runs/bundle --init-from runs/bundle
+	$(TRAIN) autoencoder --config $(SMALL)/autoencoder-3.yaml -o runs/bundle --init-from runs/bundle
 	$(TRAIN) identity --config $(SMALL)/identity.yaml -o runs/bundle
 	$(TRAIN) reader --config $(SMALL)/reader.yaml -o runs/bundle
 	$(TRAIN) diffusion --config $(SMALL)/diffusion.yaml -o runs/bundle
 	$(TRAIN) diffusion --config $(SMALL)/diffusion-2.yaml -o runs/bundle --init-from runs/bundle
 	$(TRAIN) diffusion --config $(SMALL)/diffusion-3.yaml -o runs/bundle --init-from runs/bundle
+	$(TRAIN) diffusion --config $(SMALL)/diffusion-4.yaml -o runs/bundle --init-from runs/bundle
+	$(TRAIN) identity --config $(SMALL)/identity-2.yaml -o runs/bundle --init-from runs/bundle
+	$(TRAIN) diffusion --config $(SMALL)/diffusion-5.yaml -o runs/bundle --init-from runs/bundle
 	$(TRAIN) suppression --config $(SMALL)/suppression-paper.yaml -o runs/bundle
 	$(TRAIN) distillation --config $(SMALL)/distillation.yaml -o runs/bundle
 	$(BIN)/privdiff assemble runs/bundle --config $(SMALL)/bundle.yaml -o privdiff_infer/bundles/privdiff-cxr-256
