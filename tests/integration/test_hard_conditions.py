@@ -100,6 +100,8 @@ def test_results_that_cannot_be_written_are_rows_and_leave_nothing(tiny_bundle, 
     rows = read_crosswalk(out / "private/crosswalk.csv")
     assert ["cannot be written" in row["reason"] for row in rows] == [True] * 3
     assert files_below(out) == [
+        "private/audit.jsonl",
+        "private/audit.lock",
         "private/crosswalk.csv",
         "private/journal.jsonl",
         "private/run.json",

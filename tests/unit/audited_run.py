@@ -27,6 +27,8 @@ FACTS = {
     "num_inference_steps": None,
     "output_format": "auto",
     "output_size": "model",
+    "side_markers": "redraw",
+    "accept_unchecked_text": False,
     "software": "privdiff",
 }
 FIGURES = Figures(
