@@ -17,6 +17,9 @@ from privdiff_training.augmentation import Augmentation
 from privdiff_training.sampling import generator_for, row_seeds
 from privdiff_training.stages.data import TrainingImages
 
+DECODING = ("decoder.", "synthesis.", "detail.")
+"""Weights that leave the latents as they are."""
+
 
 @torch.no_grad()
 def load_latents(
@@ -77,9 +80,7 @@ def _key(
     """Return a name for the latents that changes with the encoder and with every pixel."""
     digest = hashlib.sha256(f"latents-v2:{versions}:{seed}:{images.pixels.shape}".encode())
     for name, weight in sorted(autoencoder.state_dict().items()):
-        if not name.startswith(
-            ("decoder.", "synthesis.")
-        ):  # a sharper decoder leaves the latents as they are
+        if not name.startswith(DECODING):
             digest.update(weight.cpu().numpy().tobytes())
     digest.update(images.pixels.numpy().data)
     return digest.hexdigest()[:16]
