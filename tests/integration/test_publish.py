@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import sqlite3
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -433,12 +434,18 @@ class TestFailures:
         def interrupt_the_second(request: Request, forward: Forward) -> Answer | None:
             answer = forward(request)
             if request.method == "POST" and proxy.count("POST") == 2:
-                process.send_signal(2)
+                process.send_signal(signal.SIGINT)
             return answer
 
         proxy.behaviour = interrupt_the_second
         command = [sys.executable, "-m", "privdiff_infer", "publish", str(out), "--to", proxy.url]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # Where the tests run in the background, SIGINT is ignored, and that is inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+        )
         _, stderr = process.communicate(timeout=120)
 
         assert process.returncode == 130, stderr
