@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import sqlite3
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
