@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from privdiff_infer.burned_in_text import RapidTextDetector, remove_text
 from privdiff_infer.radiograph import read_radiograph
 from tests.conftest import SHARED
 
@@ -52,3 +53,12 @@ def test_demo(tmp_path):
     crosswalk = (tmp_path / "demo" / "private" / "crosswalk.csv").read_text().splitlines()
     assert len(crosswalk) == 1 + 8
     assert sum("released" in line for line in crosswalk) >= 6
+
+
+def test_words_of_real_images_are_removed():
+    detector = RapidTextDetector()
+    for name in ("nih/00003053_007.jpg", "hannover/527321ee.jpg"):
+        pixels = read_radiograph(SHARED / "data" / name).pixels
+        cleaned, boxes = remove_text(pixels, detector)
+        assert any(box.is_legible for box in boxes)
+        assert not any(box.is_legible for box in detector.find(cleaned))

@@ -47,7 +47,7 @@ def wilson(cases: Sequence[bool]) -> Share:
     Examples
     --------
     >>> share = wilson([True] * 50)
-    >>> share.value, round(share.low, 2), share.high
+    >>> share.value, round(share.low, 2), round(share.high, 2)
     (1.0, 0.93, 1.0)
     """
     number = len(cases)

@@ -37,7 +37,7 @@ CONTRASTS = (40, 80, 160)  # of 255
 SMALL_SIZES = (3, 4, 5, 6, 7)
 LARGE_SIDE = 2048
 LARGE_SIZES = (8, 12, 16, 24)
-PLANTED, LARGE, REDRAWN = 60, 12, 40
+PLANTED, LARGE, REDRAWN = 30, 8, 24
 """Images of each part, each of another patient."""
 CENTRE = (0.22, 0.78)
 """Part of rows and columns in which a frontal chest radiograph has no label."""
