@@ -292,6 +292,6 @@ def _text_detector() -> TextDetector | None:
     try:
         from privdiff_infer.burned_in_text import RapidTextDetector
 
-        return RapidTextDetector()
+        return RapidTextDetector(fine=True)
     except (ImportError, PrivDiffError):
         return None
