@@ -215,7 +215,7 @@ class AuditLog:
                 ) from error
         try:
             self._catch_up()
-        except BaseException:
+        except BaseException:  # Ctrl-C too: nobody else would let the folder go
             self._lock.release()
             raise
         return self

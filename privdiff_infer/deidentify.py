@@ -103,7 +103,7 @@ class Deidentification:
                 self.folders, self._decisions(pseudonyms), None, self._held, resume=options.resume
             )
             self.journal = Journal(self.folders, self.log)
-        except BaseException:
+        except BaseException:  # Ctrl-C too: nobody else would let the folder go
             self._held.close()
             raise
 

@@ -112,7 +112,7 @@ class Run:
             )
             self.batch = Batch(options.out, seed, options.output_format, dicom)
             self.journal = Journal(self.folders, self.log)
-        except BaseException:
+        except BaseException:  # Ctrl-C too: nobody else would let the folder go
             self._held.close()
             raise
 
