@@ -69,7 +69,14 @@ $(VENV)/.base: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) -c $(CONSTRAINTS) -e .
 	touch $@
 
-$(VENV)/.test: $(VENV)/.base
+# monailabel asks for packages that cannot be installed together with current pydicom and numpy, and
+# that the server does not need: it comes without them.
+$(VENV)/.server: $(VENV)/.base requirements-server.txt
+	$(PIP) -c $(CONSTRAINTS) -e ".[server]"
+	$(PIP) --no-deps -r requirements-server.txt
+	touch $@
+
+$(VENV)/.test: $(VENV)/.server
 	$(PIP) -c $(CONSTRAINTS) -e ".[test]"
 	touch $@
 
@@ -81,9 +88,9 @@ system-venv:
 		echo "Python's venv module is missing; type: sudo apt-get install python3-venv"; exit 1; \
 	fi
 
-# A DICOMweb store and independent readers, from Debian: without them their tests are skipped. The
+# A DICOMweb store, independent readers and a browser, from Debian: without them their tests are skipped. The
 # store's service is kept from starting, for tests start their own.
-TEST_PACKAGES = orthanc orthanc-dicomweb dcmtk dicom3tools
+TEST_PACKAGES = orthanc orthanc-dicomweb dcmtk dicom3tools chromium chromium-driver
 POLICY = /usr/sbin/policy-rc.d
 .PHONY: test-tools
 test-tools:

@@ -1,0 +1,1 @@
+"""The MONAI Label app: a server that anonymizes, lets people review, publishes and fine-tunes."""

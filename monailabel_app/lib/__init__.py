@@ -1,0 +1,1 @@
+"""What the app is made of; `main.py` beside this folder is what MONAI Label loads."""

@@ -1,0 +1,1 @@
+"""The queue: one job is one image on its way from upload to publication."""

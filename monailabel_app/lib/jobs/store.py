@@ -1,0 +1,333 @@
+"""The queue in a database: SQLite below STATE, or any that SQLAlchemy reaches.
+
+Every change is one statement that names the states it may start from, so that of two processes that
+want the same job one gets it and the other is told.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from monailabel_app.lib.errors import Conflict, NotFound
+from monailabel_app.lib.jobs.job import Job, NewJob, encode_source
+from monailabel_app.lib.jobs.states import NEXT, JobState
+from monailabel_app.lib.settings import ServerSettings
+from monailabel_app.lib.state_folder import StateFolder
+
+BUSY_SECONDS = 30
+"""How long one process waits for another one's write."""
+
+METADATA = sa.MetaData()
+
+JOBS = sa.Table(
+    "jobs",
+    METADATA,
+    sa.Column("sequence", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.String(32), nullable=False, unique=True),
+    sa.Column("state", sa.String(20), nullable=False, default=JobState.QUEUED.value),
+    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("submitter", sa.String(200), nullable=False),
+    sa.Column("image", sa.String(1000), nullable=False, default=""),
+    sa.Column("batch", sa.String(100), nullable=False, default=""),
+    sa.Column("idempotency_key", sa.String(200), nullable=False, default=""),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("options", sa.JSON, nullable=False),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("started", sa.Float, nullable=False, default=0.0),
+    sa.Column("finished", sa.Float, nullable=False, default=0.0),
+    sa.Column("not_before", sa.Float, nullable=False, default=0.0),
+    sa.Column("attempts", sa.Integer, nullable=False, default=0),
+    sa.Column("cancel_requested", sa.Boolean, nullable=False, default=False),
+    sa.Column("step", sa.Integer, nullable=False, default=0),
+    sa.Column("steps", sa.Integer, nullable=False, default=0),
+    sa.Column("model", sa.String(200), nullable=False, default=""),
+    sa.Column("model_version", sa.String(50), nullable=False, default=""),
+    sa.Column("model_sha256", sa.String(64), nullable=False, default=""),
+    sa.Column("output", sa.String(200), nullable=False, default=""),
+    sa.Column("sha256", sa.String(64), nullable=False, default=""),
+    sa.Column("reason", sa.Text, nullable=False, default=""),
+    sa.Column("figures", sa.JSON, nullable=True),
+    sa.Column("claimed_by", sa.String(200), nullable=False, default=""),
+    sa.Column("claimed_until", sa.Float, nullable=False, default=0.0),
+    sa.Column("first_approver", sa.String(200), nullable=False, default=""),
+    sa.Column("decided_by", sa.String(200), nullable=False, default=""),
+    sa.Column("decided", sa.Float, nullable=False, default=0.0),
+    sa.Column("comment", sa.Text, nullable=False, default=""),
+    sa.Column("published", sa.Float, nullable=False, default=0.0),
+    sa.Index("by_turn", "state", "priority", "sequence"),
+    sa.Index(
+        "once",
+        "submitter",
+        "idempotency_key",
+        unique=True,
+        sqlite_where=sa.text("idempotency_key != ''"),
+        postgresql_where=sa.text("idempotency_key != ''"),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Page:
+    """Part of a list.
+
+    Attributes
+    ----------
+    jobs
+        In order of arrival.
+    next
+        What to pass as `after` for the rest, or None at the end.
+    """
+
+    jobs: tuple[Job, ...]
+    next: int | None
+
+
+class JobStore:
+    """The queue.
+
+    Parameters
+    ----------
+    url
+        Of the database, as SQLAlchemy writes it.
+    """
+
+    def __init__(self, url: str) -> None:
+        arguments = {"timeout": BUSY_SECONDS} if url.startswith("sqlite") else {}
+        self._engine = sa.create_engine(url, connect_args=arguments)
+        if self._engine.dialect.name == "sqlite":
+            sa.event.listen(self._engine, "connect", _prepare_sqlite)
+        METADATA.create_all(self._engine)
+
+    @classmethod
+    def open(cls, settings: ServerSettings) -> JobStore:
+        """Open the queue that the settings name."""
+        folder = StateFolder(settings.state)
+        return cls(settings.database or f"sqlite:///{folder.database}")
+
+    def close(self) -> None:
+        """Let the database go."""
+        self._engine.dispose()
+
+    def add(self, new: NewJob) -> tuple[Job, bool]:
+        """Queue a job; return it, and whether it is new.
+
+        A job of the same submitter with the same idempotency key is returned instead, whatever has
+        become of it.
+        """
+        values = {
+            "id": new.id or uuid.uuid4().hex,
+            "priority": new.priority.value,
+            "submitter": new.submitter,
+            "image": new.image,
+            "batch": new.batch,
+            "idempotency_key": new.idempotency_key,
+            "source": encode_source(new.source),
+            "options": new.options.model_dump(mode="json"),
+            "created": time.time(),
+        }
+        try:
+            with self._engine.begin() as connection:
+                row = connection.execute(sa.insert(JOBS).values(values).returning(JOBS)).one()
+            return _job(row), True
+        except IntegrityError:
+            known = self.with_key(new.submitter, new.idempotency_key)
+            if known is None:
+                raise
+            return known, False
+
+    def get(self, job_id: str) -> Job:
+        """Return a job.
+
+        Raises
+        ------
+        NotFound
+            If there is none of this id.
+        """
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(JOBS).where(JOBS.c.id == job_id)).one_or_none()
+        if row is None:
+            raise _unknown()
+        return _job(row)
+
+    def with_key(self, submitter: str, idempotency_key: str) -> Job | None:
+        """Return the job that a submitter queued under a key, or None."""
+        mine = (JOBS.c.submitter == submitter) & (JOBS.c.idempotency_key == idempotency_key)
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(JOBS).where(mine)).one_or_none()
+        return _job(row) if row is not None and idempotency_key else None
+
+    def page(
+        self,
+        *,
+        states: Collection[JobState] = (),
+        submitter: str | None = None,
+        batch: str | None = None,
+        image: str | None = None,
+        after: int = 0,
+        limit: int = 100,
+    ) -> Page:
+        """Return jobs in order of arrival; what is not given does not filter."""
+        query = sa.select(JOBS).where(JOBS.c.sequence > after)
+        if states:
+            query = query.where(JOBS.c.state.in_([state.value for state in states]))
+        for column, value in (
+            (JOBS.c.submitter, submitter),
+            (JOBS.c.batch, batch),
+            (JOBS.c.image, image),
+        ):
+            if value is not None:
+                query = query.where(column == value)
+        with self._engine.connect() as connection:
+            rows = connection.execute(query.order_by(JOBS.c.sequence).limit(limit + 1)).all()
+        jobs = tuple(_job(row) for row in rows[:limit])
+        return Page(jobs, jobs[-1].sequence if len(rows) > limit else None)
+
+    def counts(self) -> dict[JobState, int]:
+        """Return how many jobs are in every state."""
+        query = sa.select(JOBS.c.state, sa.func.count()).group_by(JOBS.c.state)
+        with self._engine.connect() as connection:
+            found = {row[0]: int(row[1]) for row in connection.execute(query)}
+        return {state: found.get(state.value, 0) for state in JobState}
+
+    def ahead_of(self, job: Job) -> int:
+        """Return how many queued jobs are done before a queued one."""
+        earlier = (JOBS.c.priority < job.priority) | (
+            (JOBS.c.priority == job.priority) & (JOBS.c.sequence < job.sequence)
+        )
+        queued = JOBS.c.state == JobState.QUEUED.value
+        query = sa.select(sa.func.count()).select_from(JOBS).where(queued & earlier)
+        with self._engine.connect() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def take(self) -> Job | None:
+        """Begin the job whose turn it is, or return None; it is running afterwards."""
+        now = time.time()
+        due = (JOBS.c.state == JobState.QUEUED.value) & (JOBS.c.not_before <= now)
+        turn = (
+            sa.select(JOBS.c.sequence)
+            .where(due)
+            .order_by(JOBS.c.priority, JOBS.c.sequence)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+            .scalar_subquery()
+        )
+        begin = (
+            sa.update(JOBS)
+            .where(JOBS.c.sequence == turn, due)
+            .values(
+                state=JobState.RUNNING.value,
+                started=now,
+                attempts=JOBS.c.attempts + 1,
+                step=0,
+                steps=0,
+            )
+            .returning(JOBS)
+        )
+        with self._engine.begin() as connection:
+            row = connection.execute(begin).one_or_none()
+        return None if row is None else _job(row)
+
+    def set(self, job_id: str, where: Mapping[str, Any] | None = None, **values: Any) -> Job:
+        """Change columns other than the state; `where` names what they must be now.
+
+        Raises
+        ------
+        NotFound
+            If there is no such job.
+        Conflict
+            If a column of `where` is something else by now.
+        """
+        return self._update(job_id, dict(where or {}), values)
+
+    def move(
+        self,
+        job_id: str,
+        to: JobState,
+        *,
+        start: Collection[JobState] = (),
+        where: Mapping[str, Any] | None = None,
+        **values: Any,
+    ) -> Job:
+        """Bring a job to another state.
+
+        Parameters
+        ----------
+        job_id
+            Of the job.
+        to
+            The new state.
+        start
+            States that it may be in; empty: all that `states.NEXT` allows.
+        where
+            What other columns must be now.
+        values
+            Columns that change with it.
+
+        Raises
+        ------
+        NotFound
+            If there is no such job.
+        Conflict
+            If its state, or a column of `where`, does not allow it.
+        """
+        allowed = [
+            state.value for state in JobState if to in NEXT[state] and (not start or state in start)
+        ]
+        return self._update(
+            job_id, {**(where or {}), "state": allowed}, {**values, "state": to.value}
+        )
+
+    def recover(self) -> int:
+        """Queue again what ran as its dispatcher died; return how many.
+
+        Only the one dispatcher of a folder may call it, before it takes anything.
+        """
+        running = JOBS.c.state == JobState.RUNNING.value
+        back = sa.update(JOBS).where(running).values(state=JobState.QUEUED.value)
+        with self._engine.begin() as connection:
+            return connection.execute(back).rowcount
+
+    def seconds_per_job(self, last: int = 20) -> float | None:
+        """Return how long the last jobs took on average, or None if there was none."""
+        took = sa.select((JOBS.c.finished - JOBS.c.started).label("seconds"))
+        done = took.where(JOBS.c.finished > JOBS.c.started, JOBS.c.started > 0)
+        recent = done.order_by(JOBS.c.finished.desc()).limit(last).subquery()
+        with self._engine.connect() as connection:
+            average = connection.execute(sa.select(sa.func.avg(recent.c.seconds))).scalar()
+        return None if average is None else float(average)
+
+    def _update(self, job_id: str, where: Mapping[str, Any], values: Mapping[str, Any]) -> Job:
+        change = sa.update(JOBS).where(JOBS.c.id == job_id)
+        for name, value in where.items():
+            column = JOBS.c[name]
+            change = change.where(column.in_(value) if isinstance(value, list) else column == value)
+        with self._engine.begin() as connection:
+            row = connection.execute(change.values(**values).returning(JOBS)).one_or_none()
+        if row is None:
+            state = self.get(job_id).state.value
+            raise Conflict(f"this job is {state}, which does not allow that", "read its state anew")
+        return _job(row)
+
+
+def _job(row: sa.Row[Any]) -> Job:
+    values = dict(row._mapping)
+    return Job(**{**values, "state": JobState(values["state"])})
+
+
+def _unknown() -> NotFound:
+    return NotFound("there is no such job", "list the jobs with GET /privdiff/v1/jobs")
+
+
+def _prepare_sqlite(connection: Any, _: Any) -> None:
+    """Let readers read while one writes, and lose nothing that was committed."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.close()

@@ -1,0 +1,102 @@
+"""STATE: the one folder that the server writes to, readable by its owner alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from privdiff_infer.release import OutputFolders, reporting_disk_errors
+
+PRIVATE_FOLDER = 0o700
+
+
+@dataclass(frozen=True)
+class StateFolder:
+    """Paths below STATE."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        """The queue."""
+        return self.root / "jobs.db"
+
+    @property
+    def audit(self) -> Path:
+        """Who did what to which job; the same chain as in the folder of a run."""
+        return self.root / "audit.jsonl"
+
+    @property
+    def dispatcher_lock(self) -> Path:
+        """Held by the one dispatcher of this folder."""
+        return self.root / "dispatcher.lock"
+
+    @property
+    def jobs(self) -> Path:
+        """One folder a job."""
+        return self.root / "jobs"
+
+    @property
+    def uploads(self) -> Path:
+        """Originals that were sent to us, until their job has a result."""
+        return self.root / "uploads"
+
+    @property
+    def cache(self) -> Path:
+        """Originals of a DICOMweb store, for a while."""
+        return self.root / "cache"
+
+    @property
+    def sessions(self) -> Path:
+        """Uploads of MONAI Label clients, until their session expires."""
+        return self.root / "sessions"
+
+    @property
+    def labels(self) -> Path:
+        """Labels that annotators saved."""
+        return self.root / "labels"
+
+    @property
+    def models(self) -> Path:
+        """Bundles that were trained here."""
+        return self.root / "models"
+
+    @property
+    def training(self) -> Path:
+        """Checkpoints, metrics and samples of fine-tuning."""
+        return self.root / "training"
+
+    @property
+    def app(self) -> Path:
+        """The app folder that MONAI Label is started with; it writes there."""
+        return self.root / "app"
+
+    @property
+    def logs(self) -> Path:
+        """Logs of every process, without identifiers."""
+        return self.root / "logs"
+
+    def job(self, job_id: str) -> OutputFolders:
+        """Return the folder of a job: a run of one image, with release/ and private/."""
+        return OutputFolders(self.jobs / job_id)
+
+    def upload(self, job_id: str) -> Path:
+        """Return where an original that was sent to us lies; its name is no one's choice."""
+        return self.uploads / job_id
+
+    def create(self) -> None:
+        """Create the folders.
+
+        Raises
+        ------
+        OutputError
+            If they cannot be created.
+        """
+        folders = (
+            self.root, self.jobs, self.uploads, self.cache, self.sessions, self.labels,
+            self.models, self.training, self.app, self.logs,
+        )  # fmt: skip
+        with reporting_disk_errors():
+            for folder in folders:
+                folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+                folder.chmod(PRIVATE_FOLDER)
