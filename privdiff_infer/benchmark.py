@@ -7,15 +7,17 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import psutil
 import torch
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
@@ -29,6 +31,8 @@ from privdiff_infer.pipeline import Conditions, PrivDiffPipeline
 from privdiff_infer.profiles import ProfileSettings
 from privdiff_infer.radiograph import read_radiograph
 from privdiff_infer.vocabulary import Precision, Profile
+
+Item = TypeVar("Item")
 
 NAIVE = "naive"
 """The paper's sampler as it is written: 50 steps, three branches, each in a call of its own."""
@@ -246,28 +250,26 @@ def _time_samplers(
     info = read_bundle(bundle)
     pipeline = _loaded(bundle, Profile.STANDARD, options).pipeline
     grids = torch.cat([_on_grid(image, info) for image in images])
-    speeds = []
-    for profile in Profile:
-        strength = operating_strength(info, AnonymizerOptions(profile))
-        for size in options.batch_sizes:
-            batch = grids[torch.arange(size) % len(grids)]
-            speeds.append(_time_sampler(pipeline, batch, profile, strength, options.repeat))
     naive = _NaivePipeline.from_pretrained(bundle)
     naive.to(pipeline.device, pipeline.dtype)
-    strength = operating_strength(info, AnonymizerOptions(Profile.STANDARD))
-    for size in options.batch_sizes:
+    samplers = [(profile.value, pipeline, profile, profile) for profile in Profile]
+    samplers.append((NAIVE, naive, Profile.PAPER, Profile.STANDARD))
+    timed = list(product(samplers, options.batch_sizes))
+    speeds = []
+    for (name, sampler, profile, rival), size in _followed(timed, "Timing samplers"):
+        strength = operating_strength(info, AnonymizerOptions(rival))
         batch = grids[torch.arange(size) % len(grids)]
-        speeds.append(_time_sampler(naive, batch, Profile.PAPER, strength, options.repeat, NAIVE))
+        speeds.append(_time_sampler(name, sampler, batch, profile, strength, options.repeat))
     return tuple(speeds)
 
 
 def _time_sampler(
+    name: str,
     pipeline: PrivDiffPipeline,
     batch: Tensor,
     profile: Profile,
     strength: float,
     repeat: int,
-    name: str | None = None,
 ) -> SamplerSpeed:
     evaluated = 0
 
@@ -285,7 +287,7 @@ def _time_sampler(
     hook.remove()
     seconds = Seconds.of([_clock(partial(draw, seed)) / len(batch) for seed in range(repeat)])
     return SamplerSpeed(
-        sampler=name or profile.value,
+        sampler=name,
         strength=strength,
         batch_size=len(batch),
         evaluations=evaluated / len(batch),
@@ -298,7 +300,7 @@ def _time_files(
     bundle: Path, images: Sequence[Path], options: BenchmarkOptions
 ) -> tuple[FileSpeed, ...]:
     speeds = []
-    for profile in Profile:
+    for profile in _followed(list(Profile), "Timing files"):
         anonymizer = _loaded(bundle, profile, options)
         seconds, attempts = [], []
         for seed in range(options.repeat + 1):
@@ -323,11 +325,16 @@ def _soak(bundle: Path, images: Sequence[Path], options: BenchmarkOptions) -> tu
         return ()
     anonymizer = _loaded(bundle, Profile.FAST, options)
     sizes = []
-    for number in track(range(options.soak), "Watching the memory"):
+    for number in _followed(range(options.soak), "Watching the memory"):
         anonymizer.anonymize(read_radiograph(images[number % len(images)]), number)
         if (number + 1) % max(1, options.soak // 10) == 0:
             sizes.append(psutil.Process().memory_info().rss)
     return tuple(sizes)
+
+
+def _followed(items: Sequence[Item], description: str) -> Iterable[Item]:
+    """Show progress on standard error: the result goes to standard output."""
+    return track(items, description, console=Console(stderr=True))
 
 
 def _loaded(bundle: Path, profile: Profile, options: BenchmarkOptions) -> Anonymizer:
