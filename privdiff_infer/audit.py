@@ -14,11 +14,12 @@ import hmac
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from enum import Enum
 from pathlib import Path
+from threading import RLock
 from types import TracebackType
 from typing import Any
 
@@ -49,13 +50,13 @@ LINK = "symbolic link"
 """Stands for the digest of a link, which can lead to other bytes at any time."""
 
 
-TEXT_FACTS = ("output", "sha256", "preview_sha256", "reviewer", "comment")
+TEXT_FACTS = ("output", "sha256", "preview_sha256", "reviewer", "comment", "job", "by")
 DIGEST_FACTS = ("files", "records")
 """Facts that map paths below OUT to SHA-256."""
 
 
 class Event(str, Enum):
-    """What an entry tells of."""
+    """What an entry tells of; those below `SEALED` are of a server's chain alone."""
 
     RUN_STARTED = "run_started"
     IMAGE_RELEASED = "image_released"
@@ -68,6 +69,16 @@ class Event(str, Enum):
     PUBLISH_FAILED = "publish_failed"
     RECOVERED = "recovered"
     SEALED = "sealed"
+    JOB_QUEUED = "job_queued"
+    JOB_CANCELLED = "job_cancelled"
+    JOB_EXPIRED = "job_expired"
+    CLAIMED = "claimed"
+    CLAIM_ENDED = "claim_ended"
+    ORIGINAL_SHOWN = "original_shown"
+    APPROVED_FIRST = "approved_first"
+    MODEL_ACTIVATED = "model_activated"
+    TRAINING_STARTED = "training_started"
+    TRAINING_ENDED = "training_ended"
 
 
 @dataclass(frozen=True)
@@ -162,12 +173,11 @@ class Anchor:
     head: str
 
 
-class AuditLog:
-    """The log of one run: read, checked and continued.
+class AuditChain:
+    """A chain of entries that is checked once and continued; of what was read it keeps the anchor.
 
-    Held as a context manager, it keeps every other process from writing; a command holds it from
-    its start to its seal. Entering it reads what is new, checks every entry and puts the rest of an
-    interrupted write aside.
+    Held as a context manager, it keeps every other thread and process from writing. Entering it
+    reads what is new, checks every entry and puts the rest of an interrupted write aside.
 
     Parameters
     ----------
@@ -180,20 +190,14 @@ class AuditLog:
     def __init__(self, path: Path, key: bytes) -> None:
         self._path, self._key = path, key
         self._lock = FileLock(path.with_suffix(".lock"), mode=PRIVATE_MODE)
-        self._entries: list[Entry] = []
+        self._turn = RLock()  # threads queue here: the lock of the file is polled
+        self._anchor = Anchor(0, FIRST_PREVIOUS)
         self._size = 0
 
     @property
-    def entries(self) -> tuple[Entry, ...]:
-        """All entries, as they were read or written last."""
-        return tuple(self._entries)
-
-    @property
     def anchor(self) -> Anchor:
-        """Number and head of the entries."""
-        return Anchor(
-            len(self._entries), self._entries[-1].hmac if self._entries else FIRST_PREVIOUS
-        )
+        """Number and head of the entries, as they were read or written last."""
+        return self._anchor
 
     def __enter__(self) -> Self:
         """Wait for other processes, then read and check what is new.
@@ -205,19 +209,17 @@ class AuditLog:
         AuditError
             If an entry was changed, or is not of this key.
         """
-        with reporting_disk_errors():
+        with reporting_disk_errors(), ExitStack() as held:
+            if not self._turn.acquire(timeout=LOCK_SECONDS):
+                raise _in_use()
+            held.callback(self._turn.release)
             try:
                 self._lock.acquire(timeout=LOCK_SECONDS)
             except Timeout as error:  # an OSError too
-                raise OutputError(
-                    "another privdiff command works in this folder",
-                    "wait for its end, then try again",
-                ) from error
-        try:
+                raise _in_use() from error
+            held.callback(self._lock.release)
             self._catch_up()
-        except BaseException:  # Ctrl-C too: nobody else would let the folder go
-            self._lock.release()
-            raise
+            held.pop_all()
         return self
 
     def __exit__(
@@ -226,8 +228,9 @@ class AuditLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Let other processes write."""
+        """Let others write."""
         self._lock.release()
+        self._turn.release()
 
     def append(self, event: Event, **facts: Any) -> Entry:
         """Write an entry to the disk and return it.
@@ -253,8 +256,91 @@ class AuditLog:
             Entry.from_line(entry.line)  # what cannot be read again would end the log for ever
             with reporting_disk_errors():
                 self._write(entry.line)
-            self._entries.append(entry)
+            self._take(entry)
             return entry
+
+    def _take(self, entry: Entry) -> None:
+        """Go on from an entry that was checked or written."""
+        self._anchor = Anchor(entry.index + 1, entry.hmac)
+        self._size += len(entry.line)
+
+    def _signed(self, event: Event, facts: Mapping[str, Any]) -> Entry:
+        time = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        entry = Entry(self._anchor.entries, time, event, facts, self._anchor.head, "")
+        return replace(entry, hmac=_signature(self._key, entry.content))
+
+    def _write(self, line: bytes) -> None:
+        self._path.touch(PRIVATE_MODE)
+        try:
+            with self._path.open("ab") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            os.truncate(self._path, self._size)  # half a line would spoil the next one
+            raise
+
+    def _catch_up(self) -> None:
+        """Read and check what was written since the last time."""
+        with reporting_disk_errors():
+            size = self._path.stat().st_size if self._path.exists() else 0
+            if size < self._size:
+                raise AuditError("the audit log became shorter", EVIDENCE)
+            if size == self._size:
+                return
+            torn = b""
+            with self._path.open("rb") as file:
+                file.seek(self._size)
+                for line in file:
+                    if line.endswith(b"\n"):
+                        self._take(self._checked(line))
+                    else:
+                        torn = line
+            if torn:
+                self._put_aside(torn)
+
+    def _checked(self, line: bytes) -> Entry:
+        index = self._anchor.entries
+        try:
+            entry = Entry.from_line(line)
+        except ValueError:
+            raise AuditError(f"entry {index} of the audit log was changed", EVIDENCE) from None
+        if not entry.is_signed_with(self._key):
+            raise AuditError(
+                f"entry {index} of the audit log was changed or was made with another key",
+                f"name the key of this run with {KEY_VARIABLE}, or {EVIDENCE}",
+            )
+        if entry.index != index or entry.previous != self._anchor.head:
+            raise AuditError(f"entry {index} of the audit log is missing or out of order", EVIDENCE)
+        return entry
+
+    def _put_aside(self, torn: bytes) -> None:
+        """Keep the bytes of a write that did not end beside the log, and tell of them in it."""
+        aside = self._path.with_name(f"audit-torn-{self._anchor.entries}")
+        sha256 = write_private(aside, torn)
+        os.truncate(self._path, self._size)
+        self.append(Event.RECOVERED, bytes=len(torn), sha256=sha256)
+
+
+class AuditLog(AuditChain):
+    """The log of one run: its chain with all entries at hand.
+
+    A command holds it from its start to its seal.
+
+    Parameters
+    ----------
+    path, key
+        As of `AuditChain`.
+    """
+
+    def __init__(self, path: Path, key: bytes) -> None:
+        super().__init__(path, key)
+        self._entries: list[Entry] = []
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """All entries, as they were read or written last."""
+        return tuple(self._entries)
 
     def seal(self, folders: OutputFolders) -> Entry:
         """Append the SHA-256 of every file in release/, and of the records in private/.
@@ -273,65 +359,9 @@ class AuditLog:
                 records=digests(folders.root, folders.records),
             )
 
-    def _signed(self, event: Event, facts: Mapping[str, Any]) -> Entry:
-        time = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        entry = Entry(len(self._entries), time, event, facts, self.anchor.head, "")
-        return replace(entry, hmac=_signature(self._key, entry.content))
-
-    def _write(self, line: bytes) -> None:
-        self._path.touch(PRIVATE_MODE)
-        try:
-            with self._path.open("ab") as file:
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError:
-            os.truncate(self._path, self._size)  # half a line would spoil the next one
-            raise
-        self._size += len(line)
-
-    def _catch_up(self) -> None:
-        """Read and check what was written since the last time."""
-        with reporting_disk_errors():
-            new = self._unread()
-            *lines, torn = new.split(b"\n")
-            for line in lines:
-                self._entries.append(self._checked(line + b"\n"))
-                self._size += len(line) + 1
-            if torn:
-                self._put_aside(torn)
-
-    def _unread(self) -> bytes:
-        size = self._path.stat().st_size if self._path.exists() else 0
-        if size < self._size:
-            raise AuditError("the audit log became shorter", EVIDENCE)
-        if size == self._size:
-            return b""
-        with self._path.open("rb") as file:
-            file.seek(self._size)
-            return file.read()
-
-    def _checked(self, line: bytes) -> Entry:
-        index = len(self._entries)
-        try:
-            entry = Entry.from_line(line)
-        except ValueError:
-            raise AuditError(f"entry {index} of the audit log was changed", EVIDENCE) from None
-        if not entry.is_signed_with(self._key):
-            raise AuditError(
-                f"entry {index} of the audit log was changed or was made with another key",
-                f"name the key of this run with {KEY_VARIABLE}, or {EVIDENCE}",
-            )
-        if entry.index != index or entry.previous != self.anchor.head:
-            raise AuditError(f"entry {index} of the audit log is missing or out of order", EVIDENCE)
-        return entry
-
-    def _put_aside(self, torn: bytes) -> None:
-        """Keep the bytes of a write that did not end beside the log, and tell of them in it."""
-        aside = self._path.with_name(f"audit-torn-{len(self._entries)}")
-        sha256 = write_private(aside, torn)
-        os.truncate(self._path, self._size)
-        self.append(Event.RECOVERED, bytes=len(torn), sha256=sha256)
+    def _take(self, entry: Entry) -> None:
+        super()._take(entry)
+        self._entries.append(entry)
 
 
 def load_audit_key() -> bytes:
@@ -407,6 +437,12 @@ def file_digest(file: Path) -> str | None:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _in_use() -> OutputError:
+    return OutputError(
+        "another privdiff command works in this folder", "wait for its end, then try again"
+    )
 
 
 def _check_end(log: AuditLog, folders: OutputFolders) -> None:

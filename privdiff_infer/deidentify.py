@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydicom import Dataset
-from typing_extensions import Self
 
 from privdiff_infer import __version__
 from privdiff_infer.batch import explained, run_jobs
@@ -29,13 +27,13 @@ from privdiff_infer.errors import (
     OutputError,
     PrivDiffError,
 )
-from privdiff_infer.journal import Journal, Outcome
+from privdiff_infer.journal import Outcome
 from privdiff_infer.readers.dicom import parse, recognizes
 from privdiff_infer.readers.dicom_header import text
 from privdiff_infer.readers.quiet import silent_pydicom
-from privdiff_infer.records import DEIDENTIFY, write_records
+from privdiff_infer.records import DEIDENTIFY
 from privdiff_infer.release import OutputFolders, Row, Status, write_released
-from privdiff_infer.run_folder import open_run
+from privdiff_infer.run_folder import HeldRun
 from privdiff_infer.seeds import image_seed, release_name
 from privdiff_infer.sources import Source, read_source
 
@@ -72,7 +70,7 @@ class DeidentifyOptions:
     resume: bool = False
 
 
-class Deidentification:
+class Deidentification(HeldRun):
     """A run whose options are checked and whose folders exist; a context manager as `run.Run`.
 
     Raises
@@ -94,41 +92,14 @@ class Deidentification:
                 "leave out --clean recognizable-visual-features, or use privdiff anonymize",
             )
         self.options = options
-        self.folders = OutputFolders(options.out)
         pseudonyms = Pseudonyms.load()
         ConfidentialityProfile(pseudonyms, options.options)  # before a folder is made
-        self._held = ExitStack()
-        try:
-            self._seed, self.log = open_run(
-                self.folders, self._decisions(pseudonyms), None, self._held, resume=options.resume
-            )
-            self.journal = Journal(self.folders, self.log)
-        except BaseException:  # Ctrl-C too: nobody else would let the folder go
-            self._held.close()
-            raise
-
-    def __enter__(self) -> Self:
-        """Return itself; the folder is held since the start."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Let other commands work in the folder."""
-        self._held.close()
+        super().__init__(options.out, self._decisions(pseudonyms), None, resume=options.resume)
 
     def outcomes(self, sources: Sequence[Source]) -> Generator[Outcome, None, None]:
         """Yield one outcome per source; see `batch.run_jobs`."""
-        make_job = partial(_job, self.options, self._seed)
+        make_job = partial(_job, self.options, self.seed)
         return run_jobs(sources, self.folders, self.journal, make_job, self.options.workers)
-
-    def finish(self) -> None:
-        """Write crosswalk and report of everything in the journal, and seal them.
-
-        Raises
-        ------
-        OutputError
-            If one cannot be written.
-        """
-        write_records(self.folders, self.journal.outcomes, self.log)
 
     def _decisions(self, pseudonyms: Pseudonyms) -> dict[str, Any]:
         return {

@@ -74,6 +74,21 @@ def encode_image(
     return _png(Image.fromarray(to_8_bit(pixels)), spacing_mm)
 
 
+def decode_nrrd(content: bytes) -> tuple[np.ndarray, tuple[float, float]]:
+    """Return pixels and spacing of a result that `encode_image` wrote, as they were.
+
+    Sources are scaled to their range instead, see `radiograph`.
+    """
+    import SimpleITK as sitk
+
+    with tempfile.TemporaryDirectory(prefix="privdiff-") as folder:
+        path = Path(folder) / "image.nrrd"
+        path.write_bytes(content)
+        image = sitk.ReadImage(str(path))
+    column, row = image.GetSpacing()
+    return sitk.GetArrayFromImage(image), (row, column)
+
+
 def to_8_bit(pixels: np.ndarray) -> np.ndarray:
     """Return pixels in [0, 1] as uint8."""
     return np.round(np.clip(pixels, 0, 1) * 255).astype(np.uint8)

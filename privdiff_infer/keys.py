@@ -77,11 +77,25 @@ def find_key(variable: str, name: str) -> bytes | None:
     return load_key(variable, name)
 
 
-def _read(path: Path) -> bytes:
+def read_private(path: Path, most_bytes: int) -> bytes:
+    """Return the content of a file that its owner alone may read or change.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    most_bytes
+        One more is read, and no more, so that a file named by mistake shows by its length.
+
+    Raises
+    ------
+    SecretError
+        If it cannot be read, or other users may read or change it.
+    """
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
-            content = file.read(MAX_LENGTH + 1)
+            content = file.read(most_bytes + 1)
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise SecretError(
             f"the key file {path} cannot be read ({type(error).__name__})",
@@ -89,7 +103,11 @@ def _read(path: Path) -> bytes:
         ) from error
     if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise SecretError(f"the key file {path} is open to other users", f"type: chmod 600 {path}")
-    key = content.strip()
+    return content
+
+
+def _read(path: Path) -> bytes:
+    key = read_private(path, MAX_LENGTH).strip()
     if not MIN_LENGTH <= len(key) <= MAX_LENGTH:
         raise SecretError(
             f"the key file {path} does not hold {MIN_LENGTH} to {MAX_LENGTH} bytes",

@@ -129,11 +129,46 @@ class Publication:
         except (PublishError, StoreError) as error:
             self._record(Event.PUBLISH_FAILED, output, reason=error.problem)
             return Delivery(output, DeliveryState.FAILED, str(error))
-        self._ledger.confirm(version.source, version.instance)
-        sha256 = self._decisions[output].sha256
-        if (output, sha256) not in self._recorded:
-            self._record(Event.PUBLISHED, output, warning=delivery.note)
+        self._confirm(output, version, delivery.note)
         return delivery
+
+    def report(self, output: str, note: str = "") -> None:
+        """Record that somebody else brought one of `outputs` into the store, as they say.
+
+        Parameters
+        ----------
+        output
+            Its path below OUT.
+        note
+            What the store warned of; without UIDs and secrets.
+
+        Raises
+        ------
+        PublishError
+            If these bytes must not be out there: the file is not the approved one, or another
+            version of its source was published. This is recorded.
+        OutputError
+            If audit log or ledger cannot be written.
+        """
+        try:
+            version = self._approved(output)
+            self._claim(version)
+        except PublishError as error:
+            self._record(Event.PUBLISH_FAILED, output, reason=error.problem)
+            raise
+        self._confirm(output, version, note)
+
+    def _confirm(self, output: str, version: _Version, note: str) -> None:
+        self._ledger.confirm(version.source, version.instance)
+        if (output, self._decisions[output].sha256) not in self._recorded:
+            self._record(Event.PUBLISHED, output, warning=note)
+
+    def _claim(self, version: _Version) -> None:
+        if not self._ledger.claim(version.source, version.instance):
+            raise PublishError(
+                "another version of its source was published already under this key",
+                "publish no second one: versions of one image can be averaged",
+            )
 
     def _approved(self, output: str) -> _Version:
         try:
@@ -152,11 +187,7 @@ class Publication:
         """Send what is not there, until it is there or the store will not have it."""
         if self._is_there(version):
             return Delivery(output, DeliveryState.ALREADY_THERE)
-        if not self._ledger.claim(version.source, version.instance):
-            raise PublishError(
-                "another version of its source was published already under this key",
-                "publish no second one: versions of one image can be averaged",
-            )
+        self._claim(version)
         for wait in (*WAIT_SECONDS, None):
             try:
                 note = self._store.store(version.content, version.instance)

@@ -15,6 +15,13 @@ from privdiff_infer.release import Review
 EVENTS = {Review.APPROVED: Event.APPROVED, Review.REJECTED: Event.REJECTED}
 """What a person can decide, and the event that tells of it."""
 
+STATES = {
+    Event.APPROVED: Review.APPROVED,
+    Event.APPROVED_FIRST: Review.PENDING,
+    Event.REJECTED: Review.REJECTED,
+}
+"""What an entry of a person's decision makes of a result."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -43,7 +50,10 @@ class Decision:
     sha256
         Of the bytes that it holds for.
     reviewer, time, comment
-        Of the person's decision; empty while it is pending. Private.
+        Of the person's last decision; empty before the first. Private.
+    approvers
+        Who approved these bytes since they were last rejected. Where two people must, one name
+        leaves the result pending. Private.
     """
 
     state: Review
@@ -51,6 +61,7 @@ class Decision:
     reviewer: str = ""
     time: str = ""
     comment: str = ""
+    approvers: tuple[str, ...] = ()
 
 
 def results(entries: Iterable[Entry]) -> dict[str, Result]:
@@ -78,14 +89,26 @@ def decisions_of(entries: Iterable[Entry]) -> dict[str, Decision]:
     for entry in entries:
         facts = entry.facts
         which = (facts.get("output", ""), facts.get("sha256", ""))
-        if entry.event in EVENTS.values():
-            state = Review(entry.event.value)
-            made[which] = Decision(
-                state, which[1], facts.get("reviewer", ""), entry.time, facts.get("comment", "")
-            )
+        if entry.event in STATES:
+            made[which] = _decided(entry, made.get(which))
         elif entry.event is Event.PUBLISHED and which in made:
             made[which] = replace(made[which], state=Review.PUBLISHED)
     return {
         output: made.get((output, result.sha256), Decision(Review.PENDING, result.sha256))
         for output, result in results(entries).items()
     }
+
+
+def _decided(entry: Entry, before: Decision | None) -> Decision:
+    facts = entry.facts
+    reviewer = facts.get("reviewer", "")
+    earlier = before.approvers if before else ()
+    approvers = () if entry.event is Event.REJECTED else tuple(dict.fromkeys((*earlier, reviewer)))
+    return Decision(
+        STATES[entry.event],
+        facts.get("sha256", ""),
+        reviewer,
+        entry.time,
+        facts.get("comment", ""),
+        approvers,
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from io import BytesIO
 from pathlib import Path
 
@@ -43,6 +43,8 @@ def record(
     comment: str = "",
     *,
     without_text: bool = False,
+    shown: Mapping[str, str] | None = None,
+    people: int = 1,
 ) -> dict[str, Decision]:
     """Record one decision of a person on results; return the new state of these.
 
@@ -65,12 +67,17 @@ def record(
         Whether the reviewer saw that no text is burned into the pixels. The file, which must be
         DICOM, is replaced by one that says so (BurnedInAnnotation NO, PS3.3 C.7.6.1) and holds the
         same pixels.
+    shown
+        SHA-256 of the bytes that the reviewer saw, by output; None: what is there.
+    people
+        How many different people must approve. With two, the first approval is recorded as such
+        and leaves the result pending.
 
     Raises
     ------
     OptionError
-        If a result is unknown, was published, is held and shall be approved, or is no DICOM object
-        and `without_text` is given.
+        If a result is unknown, was published, is held and shall be approved, has other bytes than
+        were shown, or is no DICOM object and `without_text` is given.
     AuditError
         If a result is not what the audit log says, or the log was changed.
     OutputError
@@ -82,7 +89,7 @@ def record(
     with continued_log(folders) as log:
         decided = decisions_of(log.entries)
         for output in outputs:
-            _check(folders, output, state, decided)
+            _check(folders, output, state, decided, shown or {})
             if without_text and not output.endswith(DICOM_SUFFIX):
                 raise OptionError(
                     f"{output} is no DICOM file, and no other states whether it holds text",
@@ -93,7 +100,7 @@ def record(
                 _record_without_text(folders, output, log, reviewer, comment)
             else:
                 log.append(
-                    EVENTS[state],
+                    _event(state, decided[output], reviewer, people),
                     output=output,
                     sha256=decided[output].sha256,
                     reviewer=reviewer,
@@ -104,8 +111,18 @@ def record(
         return {output: now[output] for output in outputs}
 
 
+def _event(state: Review, before: Decision, reviewer: str, people: int) -> Event:
+    if state is Review.APPROVED and len({*before.approvers, reviewer}) < people:
+        return Event.APPROVED_FIRST
+    return EVENTS[state]
+
+
 def _check(
-    folders: OutputFolders, output: str, state: Review, decided: dict[str, Decision]
+    folders: OutputFolders,
+    output: str,
+    state: Review,
+    decided: dict[str, Decision],
+    shown: Mapping[str, str],
 ) -> None:
     if output not in decided:
         raise OptionError(
@@ -120,6 +137,10 @@ def _check(
         raise OptionError(
             f"{output} is held and cannot be approved",
             "redraw its source with other options in another folder",
+        )
+    if shown.get(output, decided[output].sha256) != decided[output].sha256:
+        raise OptionError(
+            f"{output} has other bytes than were shown", "look at it again before deciding"
         )
     if file_digest(folders.root / output) != decided[output].sha256:
         raise AuditError(

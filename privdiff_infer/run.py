@@ -6,7 +6,6 @@ import json
 import platform
 import shutil
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from functools import partial
@@ -15,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from typing_extensions import Self
 
 from privdiff_infer import __version__
 from privdiff_infer.anonymizer import Anonymizer, AnonymizerOptions, operating_strength
-from privdiff_infer.batch import Batch, run_batch
+from privdiff_infer.batch import AnonymizerFactory, Batch, run_batch
 from privdiff_infer.device import pick_device
 from privdiff_infer.dicom.derived import Derivation
 from privdiff_infer.dicom.output import DicomOutput
@@ -27,12 +25,11 @@ from privdiff_infer.dicom.profile_table import Option
 from privdiff_infer.dicom.pseudonyms import Pseudonyms
 from privdiff_infer.errors import OptionError, OutputError
 from privdiff_infer.image_files import OutputFormat
-from privdiff_infer.journal import Journal, Outcome
+from privdiff_infer.journal import Outcome
 from privdiff_infer.model.bundle import verify_bundle
 from privdiff_infer.profiles import PROFILES
-from privdiff_infer.records import write_records
 from privdiff_infer.release import OutputFolders, reporting_disk_errors
-from privdiff_infer.run_folder import open_run
+from privdiff_infer.run_folder import HeldRun
 from privdiff_infer.sources import Source
 
 
@@ -73,7 +70,7 @@ class RunOptions:
     demo: bool = False
 
 
-class Run:
+class Run(HeldRun):
     """A run whose options are checked and whose folders exist.
 
     It is a context manager, which no other command can work beside in the same folder.
@@ -102,46 +99,25 @@ class Run:
         self.bundle = verify_bundle(options.bundle)
         self.strength = operating_strength(self.bundle, options.anonymizer)
         pick_device(options.anonymizer.device)
-        self.folders = OutputFolders(options.out)
         dicom = self._dicom_output()
         self.key_fingerprint = Pseudonyms.load().fingerprint if dicom else None
-        self._held = ExitStack()
-        try:
-            seed, self.log = open_run(
-                self.folders, self._decisions(), options.seed, self._held, resume=options.resume
-            )
-            self.batch = Batch(options.out, seed, options.output_format, dicom)
-            self.journal = Journal(self.folders, self.log)
-        except BaseException:  # Ctrl-C too: nobody else would let the folder go
-            self._held.close()
-            raise
-
-    def __enter__(self) -> Self:
-        """Return itself; the folder is held since the start."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Let other commands work in the folder."""
-        self._held.close()
+        super().__init__(options.out, self._decisions(), options.seed, resume=options.resume)
+        self.batch = Batch(options.out, self.seed, options.output_format, dicom)
 
     def outcomes(
-        self, sources: Sequence[Source], step_progress: Callable[[int, int], None] | None = None
+        self,
+        sources: Sequence[Source],
+        step_progress: Callable[[int, int], None] | None = None,
+        factory: AnonymizerFactory | None = None,
     ) -> Generator[Outcome, None, None]:
-        """Yield one outcome per source; see `batch.run_batch`."""
-        factory = partial(Anonymizer.from_bundle, self.options.bundle, self.options.anonymizer)
-        return run_batch(
-            sources, self.batch, self.journal, factory, self.options.workers, step_progress
-        )
+        """Yield one outcome per source; see `batch.run_batch`.
 
-    def finish(self) -> None:
-        """Write crosswalk and reports of everything in the journal, and seal them.
-
-        Raises
-        ------
-        OutputError
-            If one cannot be written; the others are, and nothing is sealed.
+        The factory is for who redraws somewhere else, by the same bundle and the same options.
         """
-        write_records(self.folders, self.journal.outcomes, self.log)
+        here = partial(Anonymizer.from_bundle, self.options.bundle, self.options.anonymizer)
+        return run_batch(
+            sources, self.batch, self.journal, factory or here, self.options.workers, step_progress
+        )
 
     def _dicom_output(self) -> DicomOutput | None:
         if not self.options.output_format.may_be_dicom:

@@ -5,37 +5,44 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
+
+from typing_extensions import Self
 
 from privdiff_infer.audit import AuditLog, Event, continued_log, load_audit_key
 from privdiff_infer.errors import OptionError, OutputError
+from privdiff_infer.journal import Journal
+from privdiff_infer.records import write_records
 from privdiff_infer.release import OutputFolders, json_bytes, reporting_disk_errors, write_private
 from privdiff_infer.seeds import run_seed
 
 
-def open_run(
-    folders: OutputFolders,
-    decisions: Mapping[str, Any],
-    seed: int | None,
-    held: ExitStack,
-    *,
-    resume: bool,
-) -> tuple[str, AuditLog]:
-    """Create or reopen the folders; return the seed of the run and its audit log.
+class HeldRun:
+    """A run in a folder that no other command works in meanwhile; a context manager.
 
     Parameters
     ----------
-    folders
-        Of the run.
+    out
+        Folder of the run.
     decisions
         What a continued run must have in common with its first start, but for the seed; as JSON
         gives it back.
     seed
         Of the user, if there is one.
-    held
-        Keeps the audit log, and with it the folder, from other commands.
     resume
         Whether to continue a run.
+
+    Attributes
+    ----------
+    folders
+        Below `out`.
+    seed
+        Of the run; see `seeds.run_seed`.
+    log
+        What is done.
+    journal
+        What became of every source.
 
     Raises
     ------
@@ -48,6 +55,47 @@ def open_run(
     SecretError
         If there is no audit key.
     """
+
+    def __init__(
+        self, out: Path, decisions: Mapping[str, Any], seed: int | None, *, resume: bool
+    ) -> None:
+        self.folders = OutputFolders(out)
+        self._held = ExitStack()
+        try:
+            self.seed, self.log = _open(self.folders, decisions, seed, self._held, resume=resume)
+            self.journal = Journal(self.folders, self.log)
+        except BaseException:  # Ctrl-C too: nobody else would let the folder go
+            self._held.close()
+            raise
+
+    def __enter__(self) -> Self:
+        """Return itself; the folder is held since the start."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let other commands work in the folder."""
+        self._held.close()
+
+    def finish(self) -> None:
+        """Write crosswalk and reports of everything in the journal, and seal them.
+
+        Raises
+        ------
+        OutputError
+            If one cannot be written; the others are, and nothing is sealed.
+        """
+        write_records(self.folders, self.journal.outcomes, self.log)
+
+
+def _open(
+    folders: OutputFolders,
+    decisions: Mapping[str, Any],
+    seed: int | None,
+    held: ExitStack,
+    *,
+    resume: bool,
+) -> tuple[str, AuditLog]:
+    """Create or reopen the folders; return the seed of the run and its audit log."""
     if resume:
         return _reopen(folders, decisions, seed, held)
     with reporting_disk_errors():

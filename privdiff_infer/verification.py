@@ -96,15 +96,29 @@ class Verification:
 
 
 @dataclass(frozen=True)
-class _Chain:
-    """The lines of a log; entries are those that are genuine, each once, by index."""
+class Chain:
+    """The lines of a log of which anything may have been changed.
+
+    Attributes
+    ----------
+    entries
+        Those that are genuine, each once, by index.
+    findings
+        What is wrong with the others.
+    is_torn
+        Whether the last line is half of one.
+    is_foreign
+        Whether no line at all was made with the key.
+    """
 
     entries: Sequence[Entry]
     findings: Sequence[Finding]
     is_torn: bool
+    is_foreign: bool = False
 
     @property
     def next_index(self) -> int:
+        """Index of the entry that comes next."""
         return self.entries[-1].index + 1 if self.entries else 0
 
     @property
@@ -148,22 +162,15 @@ def _verification(folders: OutputFolders, key: bytes | None) -> Verification:
     if not folders.audit.is_file():
         missing = Finding(Kind.CHANGED, LOG, "is missing: nothing of this run can be checked")
         return Verification(0, len(disk), "", 0, [missing])
-    content = folders.audit.read_bytes()
-    if key and content.count(b"\n") and not any(_genuine(content.split(b"\n"), key)):
-        foreign = Finding(
-            Kind.CHANGED,
-            LOG,
-            "holds no entry that was made with this key: it is the key of another run, or the "
-            "whole log was written anew",
-        )
-        return Verification(0, len(disk), "", 0, [foreign])
-    chain = _read_chain(content, key)
+    chain = read_chain(folders.audit, key, LOG)
+    if chain.is_foreign:
+        return Verification(0, len(disk), "", 0, chain.findings)
     findings = [
         *chain.findings,
         *_check_end(chain, read_anchor(folders)),
         *_check_files(chain, folders, disk),
         *_check_records(chain, folders),
-        *_unchecked(key),
+        *unchecked(key, LOG),
     ]
     return Verification(
         entries=len(chain.entries),
@@ -185,10 +192,26 @@ def _genuine(lines: Iterable[bytes], key: bytes | None) -> Iterator[Entry | None
         yield entry if key is None or entry.is_signed_with(key) else None
 
 
-def _read_chain(content: bytes, key: bytes | None) -> _Chain:
-    """Read a log of which anything may have been changed; see `_Chain`."""
-    *lines, torn = content.split(b"\n")
+def read_chain(log: Path, key: bytes | None, name: str) -> Chain:
+    """Read a log of which anything may have been changed; see `Chain`.
+
+    Parameters
+    ----------
+    log
+        The file.
+    key
+        The audit key, or None.
+    name
+        What findings call the file.
+    """
+    *lines, torn = log.read_bytes().split(b"\n")
     parsed = list(_genuine(lines, key))
+    if key and lines and not any(parsed):
+        foreign = (
+            "holds no entry that was made with this key: it is the key of another run, or the "
+            "whole log was written anew"
+        )
+        return Chain([], [Finding(Kind.CHANGED, name, foreign)], bool(torn), is_foreign=True)
     present: dict[int, Entry] = {}
     findings: list[Finding] = []
     spoilt, last = 0, None  # lines since the last entry that are none; the last one in order
@@ -203,7 +226,7 @@ def _read_chain(content: bytes, key: bytes | None) -> _Chain:
             present.setdefault(entry.index, entry)
         else:
             gap = _without(range(expected, entry.index), indices)
-            findings += _spoilt_and_missing(gap, spoilt, entry.index)
+            findings += _spoilt_and_missing(gap, spoilt, entry.index, name)
             if not spoilt and entry.index == expected and not _follows(entry, last):
                 findings.append(
                     Finding(
@@ -215,7 +238,7 @@ def _read_chain(content: bytes, key: bytes | None) -> _Chain:
             present[entry.index] = last = entry
             spoilt = 0
     end = last.index + 1 if last else 0
-    findings += _spoilt_and_missing([range(end, end + spoilt)] if spoilt else [], spoilt, end)
+    findings += _spoilt_and_missing([range(end, end + spoilt)] if spoilt else [], spoilt, end, name)
     if torn:
         findings.append(
             Finding(
@@ -225,7 +248,7 @@ def _read_chain(content: bytes, key: bytes | None) -> _Chain:
                 "the end was cut off",
             )
         )
-    return _Chain([present[index] for index in sorted(present)], findings, bool(torn))
+    return Chain([present[index] for index in sorted(present)], findings, bool(torn))
 
 
 def _follows(entry: Entry, last: Entry | None) -> bool:
@@ -242,7 +265,7 @@ def _without(gap: range, indices: set[int]) -> list[range]:
     return left
 
 
-def _spoilt_and_missing(gap: Sequence[range], spoilt: int, before: int) -> list[Finding]:
+def _spoilt_and_missing(gap: Sequence[range], spoilt: int, before: int, log: str) -> list[Finding]:
     """Tell the indices of a gap, in which so many lines stand that are no entries.
 
     A line that is no entry is taken for the entry in whose place it stands.
@@ -258,7 +281,7 @@ def _spoilt_and_missing(gap: Sequence[range], spoilt: int, before: int) -> list[
     if spoilt:
         lines = "a line" if spoilt == 1 else f"{spoilt} lines"
         findings.append(
-            Finding(Kind.CHANGED, LOG, f"holds {lines} before entry {before} that is none")
+            Finding(Kind.CHANGED, log, f"holds {lines} before entry {before} that is none")
         )
     return findings
 
@@ -268,7 +291,7 @@ def _entries(indices: range) -> str:
     return f"entry {first}" if first == last else f"each of entries {first} to {last}"
 
 
-def _check_end(chain: _Chain, anchor: Anchor | None) -> Iterator[Finding]:
+def _check_end(chain: Chain, anchor: Anchor | None) -> Iterator[Finding]:
     """Compare the end of the log with what ``release/report.json`` repeats of it."""
     report = REPORTS[0]
     by_index = {entry.index: entry for entry in chain.entries}
@@ -299,7 +322,7 @@ def _check_end(chain: _Chain, anchor: Anchor | None) -> Iterator[Finding]:
     )
 
 
-def _check_files(chain: _Chain, folders: OutputFolders, disk: dict[str, str]) -> Iterator[Finding]:
+def _check_files(chain: Chain, folders: OutputFolders, disk: dict[str, str]) -> Iterator[Finding]:
     """Compare results with the entries that tell of them, and reports with the seal."""
     expected = _recorded_files(chain.entries, folders)
     if chain.seal:
@@ -336,7 +359,7 @@ def _may_be_unfinished(name: str) -> bool:
     return name in REPORTS or file.startswith(PARTIAL) or bool(RELEASE_NAME.match(file))
 
 
-def _check_records(chain: _Chain, folders: OutputFolders) -> Iterator[Finding]:
+def _check_records(chain: Chain, folders: OutputFolders) -> Iterator[Finding]:
     """Compare what private/ says of the run with the seal, and the crosswalk with the entries."""
     if chain.seal is None:
         return
@@ -364,11 +387,12 @@ def _check_crosswalk(entries: Sequence[Entry], crosswalk: Path) -> Iterator[Find
         yield Finding(Kind.CHANGED, CROSSWALK, f"names {output}, which no entry knows")
 
 
-def _unchecked(key: bytes | None) -> Iterator[Finding]:
+def unchecked(key: bytes | None, log: str) -> Iterator[Finding]:
+    """Tell that there was no key, where there was none."""
     if key is None:
         yield Finding(
             Kind.UNCHECKED,
-            LOG,
+            log,
             "was not checked against the audit key, which is not here: entries may have been "
             "edited or written anew, and files with them",
         )

@@ -114,6 +114,16 @@ class Pseudonyms:
         """
         return self._new_uid("instance", source, *parts)
 
+    def image_id(self, source: str) -> str:
+        """Return what a server calls an image that its clients must not know by its own name.
+
+        Parameters
+        ----------
+        source
+            Path below the folder of the studies, or UID of the series.
+        """
+        return f"img-{self._digest('image', source).hex()[:24]}"
+
     def _new_uid(self, purpose: str, *parts: str) -> str:
         return f"2.25.{int.from_bytes(self._digest(purpose, *parts)[:16], 'big')}"
 

@@ -87,6 +87,39 @@ class WebInstance:
         raise rejected
 
 
+@dataclass(frozen=True, repr=False)
+class WebSeries:
+    """One series in a store; like `WebInstance`, its text is private.
+
+    Attributes
+    ----------
+    store_url
+        Of the service, without the scheme's prefix, query and secrets.
+    study, series
+        UIDs. Private.
+    """
+
+    store_url: str
+    study: str
+    series: str
+
+    def __str__(self) -> str:
+        return f"{SCHEME}{self.store_url}/studies/{self.study}/series/{self.series}"
+
+    def __repr__(self) -> str:
+        return "WebSeries(<private>)"
+
+    def instances(self) -> Iterator[WebInstance]:
+        """Yield its instances.
+
+        Raises
+        ------
+        StoreError
+            If the store cannot be asked.
+        """
+        return open_store(self.store_url).instances(self.study, self.series)
+
+
 def is_store_url(name: str) -> bool:
     """Tell whether a name of a source is that of a store."""
     return name.startswith(SCHEME)
@@ -109,19 +142,30 @@ def find_instances(url: str) -> list[WebInstance]:
     StoreError
         If the store cannot be asked, or finds nothing.
     """
-    parts = _split(url)
-    filters = _filters(parts.query)
-    store = open_store(_base(parts))
-    found = {
-        instance: None
-        for search in filters
-        for study, series in store.series(search)
-        for instance in store.instances(study, series)
-    }
+    found = {instance: None for series in find_series(url) for instance in series.instances()}
     if not found:
         raise StoreError("the query finds no instance", "check its attributes and their values")
     logger.info("the store has %d instances that match", len(found))
     return list(found)
+
+
+def find_series(url: str) -> Iterator[WebSeries]:
+    """Yield the series that a query finds, in the order of the store; see `find_instances`.
+
+    Raises
+    ------
+    OptionError
+        As `find_instances`, at once.
+    StoreError
+        If the store cannot be asked, as they are yielded.
+    """
+    parts = _split(url)
+    filters, base = _filters(parts.query), _base(parts)
+    return (
+        WebSeries(base, study, series)
+        for search in filters
+        for study, series in open_store(base).series(search)
+    )
 
 
 def store_url(url: str) -> str:
