@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,26 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     train(built.stage(name, steps=5, **changes), tmp_path / "run-2", parts)
 
     expected, actual = weights(whole), weights(parts)
+    assert expected.keys() == actual.keys()
+    for key, weight in expected.items():
+        assert torch.equal(weight, actual[key]), key
+
+
+def test_a_watched_run_ends_where_it_is_told_as_if_that_were_its_last_step(
+    built: Workshop, tmp_path: Path
+) -> None:
+    seen = []
+
+    def watch(step: int, figures: Mapping[str, float]) -> bool:
+        seen.append(step)
+        assert figures
+        return step == 3
+
+    train(built.stage("suppression", steps=3), tmp_path / "run-1", tmp_path / "short")
+    train(built.stage("suppression", steps=9), tmp_path / "run-2", tmp_path / "early", watch)
+
+    assert seen == [1, 2, 3]
+    expected, actual = weights(tmp_path / "short"), weights(tmp_path / "early")
     assert expected.keys() == actual.keys()
     for key, weight in expected.items():
         assert torch.equal(weight, actual[key]), key

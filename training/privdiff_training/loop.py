@@ -6,14 +6,14 @@ import logging
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from rich.progress import (
@@ -105,8 +105,13 @@ class _Position:
         self.step = state["step"]
 
 
-def train(stage: Stage[Any], run_dir: Path, export_to: Path) -> None:
-    """Train a stage to its last step and export its weights.
+Watch = Callable[[int, Mapping[str, float]], bool]
+"""Called by the first process after every step with the number of steps done and the figures of the
+last one. If it returns True, the run ends there as if that had been its last step."""
+
+
+def train(stage: Stage[Any], run_dir: Path, export_to: Path, watch: Watch | None = None) -> None:
+    """Train a stage to its last step, or as far as `watch` lets it, and export its weights.
 
     The run continues from the last complete checkpoint in `run_dir`, with the same result as if it
     had not been interrupted.
@@ -117,7 +122,7 @@ def train(stage: Stage[Any], run_dir: Path, export_to: Path) -> None:
         If `run_dir` has a checkpoint of a run with another configuration or other first weights,
         or the batch cannot be divided among the processes.
     """
-    _Run(stage, run_dir).train(export_to)
+    _Run(stage, run_dir).train(export_to, watch)
 
 
 # A step runs the branches that it drew, so not every parameter has a gradient. Buffers stay with
@@ -170,23 +175,32 @@ class _Run:
         self.accelerator.register_for_checkpointing(self.position, *self.ema.values())
         self.accelerator.init_trackers(config.stage)
 
-    def train(self, export_to: Path) -> None:
+    def train(self, export_to: Path, watch: Watch | None) -> None:
         self._continue()
         with self._progress() as progress:
             task = progress.add_task(
                 self.config.stage, total=self.config.steps, completed=self.position.step, note=""
             )
-            while self.position.step < self.config.steps:
+            done = self.position.step >= self.config.steps
+            while not done:
                 figures = self._step(self.position.step)
                 self.position.step += 1
                 self._log(figures)
                 note = " ".join(f"{key} {value:.3g}" for key, value in figures.items())
                 progress.update(task, completed=self.position.step, note=note)
-                done = self.position.step == self.config.steps
+                done = self._is_last(figures, watch)
                 if done or self.position.step % self.config.checkpoint_every == 0:
                     self._save_checkpoint()
         self._export(export_to)
         self.accelerator.end_training()
+
+    def _is_last(self, figures: Mapping[str, float], watch: Watch | None) -> bool:
+        """Tell whether the run ends with the step that was just done; all processes agree."""
+        last = self.position.step >= self.config.steps
+        if watch is None:
+            return last
+        told = [self.accelerator.is_main_process and watch(self.position.step, figures)]
+        return bool(broadcast_object_list(told)[0]) or last
 
     def _check_batch(self) -> None:
         processes = self.accelerator.num_processes
