@@ -54,10 +54,20 @@ class ServerSettings(BaseSettings):
     threads: int = Field(1, ge=1, description="CPU threads of one worker.")
     device: str = Field("auto", description="Device of the workers: auto, cpu, cuda, cuda:N.")
     cohort: Path | None = Field(None, description="Manifest CSV that fine-tuning reads.")
+    evaluators: Path | None = Field(
+        None, description="Folder of the networks that compare bundles [those of a checkout]."
+    )
     auth: Authentication = Authentication.NONE
     token_file: Path | None = Field(None, description="File of hashed tokens, for tokens.")
     oidc_issuer: str = Field("", description="URL of the identity provider, for oidc.")
     oidc_audience: str = Field("", description="Audience that a token must name, for oidc.")
+    oidc_roles: str = Field(
+        "privdiff-", description="What stands before user, reviewer and admin in roles, for oidc."
+    )
+    oidc_roles_claim: str = Field(
+        "", description="Claim with the roles; empty: realm_access.roles and roles."
+    )
+    oidc_name_claim: str = Field("preferred_username", description="Claim with the name, else sub.")
     two_person: bool = Field(False, description="Whether an approval needs two people.")
     claim_seconds: int = Field(900, ge=1, description="How long a claim of a reviewer holds.")
     max_upload_mb: int = Field(100, ge=1, description="Largest request, in MB.")

@@ -37,6 +37,11 @@ class StateFolder:
         return self.root / "jobs"
 
     @property
+    def engine(self) -> Path:
+        """What dask puts down while it works."""
+        return self.root / "engine"
+
+    @property
     def uploads(self) -> Path:
         """Originals that were sent to us, until their job has a result."""
         return self.root / "uploads"
@@ -57,9 +62,19 @@ class StateFolder:
         return self.root / "labels"
 
     @property
+    def batches(self) -> Path:
+        """What became of the images of every batch inference."""
+        return self.root / "batches"
+
+    @property
     def models(self) -> Path:
         """Bundles that were trained here."""
         return self.root / "models"
+
+    @property
+    def default_model(self) -> Path:
+        """Which bundle jobs take that name none."""
+        return self.root / "default-model.json"
 
     @property
     def training(self) -> Path:
@@ -94,7 +109,7 @@ class StateFolder:
         """
         folders = (
             self.root, self.jobs, self.uploads, self.cache, self.sessions, self.labels,
-            self.models, self.training, self.app, self.logs,
+            self.batches, self.models, self.training, self.app, self.logs, self.engine,
         )  # fmt: skip
         with reporting_disk_errors():
             for folder in folders:

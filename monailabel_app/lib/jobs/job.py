@@ -89,12 +89,12 @@ class Job:
         A retry waits until then.
     attempts
         How often it was begun.
-    cancel_requested
-        Whether a running one is to be stopped.
     step, steps
         Of the diffusion in work.
     model, model_version, model_sha256
         What redrew it.
+    linkage_limit
+        Of its gate; None before it was begun.
     output, sha256
         The result, by its path in the folder of the job, and its bytes.
     reason
@@ -109,6 +109,8 @@ class Job:
         The decision; the comment is private.
     published
         When the store took it.
+    cleaned
+        When its pictures were deleted.
     """
 
     sequence: int
@@ -126,12 +128,12 @@ class Job:
     finished: float
     not_before: float
     attempts: int
-    cancel_requested: bool
     step: int
     steps: int
     model: str
     model_version: str
     model_sha256: str
+    linkage_limit: float | None
     output: str
     sha256: str
     reason: str
@@ -143,6 +145,7 @@ class Job:
     decided: float
     comment: str
     published: float
+    cleaned: float
 
     @property
     def chosen(self) -> JobOptions:

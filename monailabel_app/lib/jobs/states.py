@@ -6,6 +6,9 @@ from enum import Enum
 
 from privdiff_infer.release import Status
 
+MAX_ATTEMPTS = 3
+"""How often a job is begun, whether its worker or its dispatcher died of it."""
+
 
 class JobState(str, Enum):
     """Where a job is."""
@@ -39,10 +42,11 @@ NEXT: dict[JobState, frozenset[JobState]] = {
             JobState.CANCELLED,
         }
     ),
-    # A decision can be changed until the image has left.
+    # A decision can be changed until the image has left; other bytes, or a first approval of two
+    # after a rejection, await one again.
     JobState.AWAITING_REVIEW: frozenset({JobState.APPROVED, JobState.REJECTED}),
-    JobState.APPROVED: frozenset({JobState.REJECTED, JobState.PUBLISHED}),
-    JobState.REJECTED: frozenset({JobState.APPROVED}),
+    JobState.APPROVED: frozenset({JobState.REJECTED, JobState.PUBLISHED, JobState.AWAITING_REVIEW}),
+    JobState.REJECTED: frozenset({JobState.APPROVED, JobState.AWAITING_REVIEW}),
     JobState.HELD: frozenset({JobState.REJECTED}),
     JobState.PUBLISHED: frozenset(),
     JobState.FAILED: frozenset(),
@@ -57,6 +61,11 @@ WITH_RESULT = frozenset(
     {JobState.AWAITING_REVIEW, JobState.APPROVED, JobState.REJECTED, JobState.PUBLISHED}
 )
 """There are bytes that passed the gates."""
+
+DECIDABLE = frozenset(
+    {JobState.AWAITING_REVIEW, JobState.APPROVED, JobState.REJECTED, JobState.HELD}
+)
+"""A person can decide, or decide otherwise."""
 
 OF_STATUS = {
     Status.RELEASED: JobState.AWAITING_REVIEW,
