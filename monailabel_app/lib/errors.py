@@ -72,7 +72,37 @@ class TooLarge(ApiError):
     status, code = 413, "too_large"
 
 
+class MethodNotAllowed(ApiError):
+    """The address is right, the method is not."""
+
+    status, code = 405, "method_not_allowed"
+
+
+class TooLong(ApiError):
+    """An address longer than any that this server gave."""
+
+    status, code = 414, "uri_too_long"
+
+
+class TooManyHeaders(ApiError):
+    """More headers, or longer ones, than any client of ours sends."""
+
+    status, code = 431, "headers_too_large"
+
+
+class Misdirected(ApiError):
+    """The request was meant for another server, or another page had it sent."""
+
+    status, code = 403, "foreign_origin"
+
+
 class Busy(ApiError):
     """Later, perhaps."""
 
     status, code = 429, "busy"
+
+
+class ReadOnly(ApiError):
+    """The studies are read, never written."""
+
+    status, code = 405, "read_only"
