@@ -1,0 +1,1 @@
+"""A person looks, decides and publishes."""

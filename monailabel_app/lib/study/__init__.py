@@ -1,0 +1,1 @@
+"""Reader studies: blinded pairs, one answer per finding, agreement with intervals."""
