@@ -1,0 +1,1 @@
+"""Fine-tuning on the server: MONAI Label's task, progress that survives restarts, routes."""
