@@ -1,0 +1,160 @@
+"""The originals that a server lists: what a folder and a DICOMweb store have in common.
+
+Clients know an image by a keyed pseudonym. Names of files hold names of patients, and UIDs lead to
+them; ids stand in logs, in lists of jobs and in names of labels. A pseudonym is no path either, so
+that none can be asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from monailabel_app.lib.errors import NotFound
+from monailabel_app.lib.settings import ServerSettings
+from monailabel_app.lib.state_folder import StateFolder
+from privdiff_infer.dicom.pseudonyms import Pseudonyms
+from privdiff_infer.dicom.web import is_store_url
+from privdiff_infer.errors import PrivDiffError
+from privdiff_infer.sources import Source
+
+logger = logging.getLogger(__name__)
+
+Entry = TypeVar("Entry")
+
+
+class Studies(ABC):
+    """The originals of a server, which it never changes."""
+
+    @abstractmethod
+    def entries(self) -> Mapping[str, object]:
+        """Return what every image id stands for. The values are private."""
+
+    @abstractmethod
+    def check(self, image_id: str) -> None:
+        """Raise `NotFound` unless there is such an image."""
+
+    @abstractmethod
+    def sources(self, image_id: str) -> list[Source]:
+        """Return the originals of an image: one, or several of one series.
+
+        Raises
+        ------
+        NotFound
+            If there is no such image.
+        StoreError
+            If the store cannot be asked.
+        """
+
+    @abstractmethod
+    def file(self, image_id: str) -> Path:
+        """Return a file with the original of an image; nobody may change it.
+
+        Raises
+        ------
+        NotFound
+            If there is no such image.
+        Conflict
+            If it has several originals.
+        StoreError
+            If the store does not give it.
+        """
+
+
+def open_studies(settings: ServerSettings, folder: StateFolder) -> Studies:
+    """Return the studies that the settings name.
+
+    Raises
+    ------
+    OptionError
+        If they are no folder and no URL of a DICOMweb service.
+    SecretError
+        If the key of the pseudonyms cannot be had.
+    """
+    from monailabel_app.lib.datastores.dicomweb import DicomwebStudies
+    from monailabel_app.lib.datastores.folder import FolderStudies
+
+    pseudonyms = Pseudonyms.load()
+    if is_url(settings.studies):
+        return DicomwebStudies(settings.studies, folder.cache, pseudonyms)
+    return FolderStudies(Path(settings.studies), pseudonyms)
+
+
+def is_url(studies: str) -> bool:
+    """Tell whether studies lie in a store."""
+    return is_store_url(studies) or studies.startswith(("http://", "https://"))
+
+
+class Listing(Generic[Entry]):
+    """A list that is read when somebody asks for it, and anew in the background when it is old.
+
+    Parameters
+    ----------
+    load
+        Reads it.
+    max_age_seconds
+        How old it may be before it is read anew.
+    """
+
+    LOOK_AGAIN_SECONDS = 1.0
+    """An id that is not there is looked for again, but not more often than this."""
+
+    def __init__(self, load: Callable[[], Mapping[str, Entry]], max_age_seconds: float) -> None:
+        self._load = load
+        self._max_age_seconds = max_age_seconds
+        self._lock = threading.Lock()
+        self._entries: Mapping[str, Entry] | None = None
+        self._read = 0.0
+
+    def entries(self) -> Mapping[str, Entry]:
+        """Return all entries.
+
+        Raises
+        ------
+        PrivDiffError
+            What `load` raises, as long as it has never succeeded.
+        """
+        entries = self._entries
+        if entries is None:
+            return self._refresh(self._max_age_seconds)
+        if self._is_older_than(self._max_age_seconds) and not self._lock.locked():
+            threading.Thread(target=self._refresh_quietly, daemon=True).start()
+        return entries
+
+    def find(self, image_id: str) -> Entry:
+        """Return one entry.
+
+        Raises
+        ------
+        NotFound
+            If there is none, even after another look.
+        """
+        found = self.entries().get(image_id)
+        if found is None:
+            found = self._refresh(self.LOOK_AGAIN_SECONDS).get(image_id)
+        if found is None:
+            raise NotFound(
+                "there is no such image", "list the images with GET /datastore/?output=all"
+            )
+        return found
+
+    def _refresh(self, max_age_seconds: float) -> Mapping[str, Entry]:
+        with self._lock:
+            if self._entries is None or self._is_older_than(max_age_seconds):
+                self._entries = self._load()
+                self._read = time.monotonic()
+            return self._entries
+
+    def _refresh_quietly(self) -> None:
+        try:
+            self._refresh(self._max_age_seconds)
+        except PrivDiffError as error:
+            logger.warning("the studies cannot be listed anew: %s", error.problem)
+
+    def _is_older_than(self, seconds: float) -> bool:
+        return time.monotonic() - self._read > seconds

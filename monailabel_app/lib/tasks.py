@@ -1,0 +1,114 @@
+"""MONAI Label's routes that begin and end long tasks: batch inference and training.
+
+A task is a process that MONAI Label starts; asking how it is stays with upstream's routes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, Query
+from monailabel.interfaces.tasks.batch_infer import BatchInferImageType
+from monailabel.utils.async_tasks.task import AsyncTask
+
+from monailabel_app.lib.batch import BatchRequest
+from monailabel_app.lib.errors import BadRequest, Busy, Conflict, NotFound
+from monailabel_app.lib.jobs.queueing import check_options
+from monailabel_app.lib.jobs.states import WAITING
+from monailabel_app.lib.security.roles import Principal, Require, Role
+from monailabel_app.lib.server import Server, server
+from monailabel_app.lib.trainers.parameters import TrainingParameters
+from monailabel_app.lib.trainers.privdiff import cohort_of
+from monailabel_app.lib.upstream import TASK
+from privdiff_infer.audit import Event
+
+BATCH, TRAIN = "batch_infer", "train"
+
+router = APIRouter()
+
+Admin = Annotated[Principal, Depends(Require(Role.ADMIN))]
+Here = Annotated[Server, Depends(server)]
+Params = Annotated[dict[str, Any] | None, Body()]
+
+
+def refuse_run_sync(run_sync: Annotated[bool, Query(deprecated=True)] = False) -> None:
+    """Refuse to run a long task in the process of the server; a dependency of routes.
+
+    Raises
+    ------
+    BadRequest
+        If that was asked for.
+    """
+    if run_sync:
+        raise BadRequest("long tasks run in processes of their own", "leave run_sync out")
+
+
+@router.post(
+    "/batch/infer/{model}",
+    tags=["Infer"],
+    summary="Redraw many images",
+    dependencies=[Depends(refuse_run_sync)],
+)
+def run_batch(
+    model: str,
+    here: Here,
+    asking: Admin,
+    images: BatchInferImageType = BatchInferImageType.IMAGES_ALL,
+    params: Params = None,
+) -> dict[str, Any]:
+    """Queue originals as batch work; what was done with the same options is not done again.
+
+    `params` are options of the jobs; a list `images` of ids in it overrides the query.
+    """
+    _check_model(model)
+    wanted = BatchRequest.of(params or {}, images.value, asking.name)
+    check_options(here, wanted.options)
+    return _run(BATCH, {"model": TASK, "batch": wanted.save(here.folder)})
+
+
+@router.delete("/batch/infer", tags=["Infer"], summary="End the running batch")
+def stop_batch(here: Here, asking: Admin) -> dict[str, Any] | None:
+    """End the process of a batch, and cancel those of its jobs that are not done."""
+    task: dict[str, Any] | None = AsyncTask.stop(BATCH)
+    if task is not None:
+        cancel_batch(here, task["request"]["batch"], asking.name)
+    return task
+
+
+@router.post(
+    "/train/{model}",
+    tags=["Train"],
+    summary="Fine-tune the model",
+    dependencies=[Depends(refuse_run_sync)],
+)
+def run_training(
+    model: str, here: Here, asking: Admin, params: Params = None, enqueue: bool = False
+) -> dict[str, Any]:
+    """Fine-tune the default bundle on the server's cohort; see the trainer's config in /info/."""
+    _check_model(model)
+    chosen = TrainingParameters.of(params or {}).model_dump(mode="json", exclude_unset=True)
+    cohort_of(here.settings)
+    return _run(TRAIN, {"model": TASK, **chosen}, enqueue=enqueue)
+
+
+def cancel_batch(here: Server, batch: str, by: str) -> None:
+    """Cancel the jobs of a batch that are not done."""
+    while waiting := here.jobs.page(states=WAITING, batch=batch).jobs:
+        for job in waiting:
+            with contextlib.suppress(Conflict):  # it was done meanwhile
+                here.jobs.cancel(job.id)
+                here.audit.record(Event.JOB_CANCELLED, job=job.id, by=by)
+
+
+def _run(method: str, request: dict[str, Any], *, enqueue: bool = False) -> dict[str, Any]:
+    task: dict[str, Any] | None
+    task, _ = AsyncTask.run(method, request=request, enqueue=enqueue)
+    if task is None:
+        raise Busy("one such task runs already", "wait for its end, or stop it")
+    return task
+
+
+def _check_model(name: str) -> None:
+    if name != TASK:
+        raise NotFound("there is no such model", f"the model of this server is {TASK}")
