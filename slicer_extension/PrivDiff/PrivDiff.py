@@ -1,0 +1,140 @@
+"""Slicer module: redraws chest X-rays on a PrivDiff server, compares, approves and publishes."""
+
+import os
+
+import slicer
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+
+
+class PrivDiff(ScriptedLoadableModule):
+    """What the module says of itself."""
+
+    def __init__(self, parent):
+        ScriptedLoadableModule.__init__(self, parent)
+        self.parent.title = _("PrivDiff")
+        self.parent.categories = [translate("qSlicerAbstractCoreModule", "Utilities")]
+        self.parent.dependencies = ["Volumes", "SubjectHierarchy", "Markups", "Segmentations"]
+        self.parent.contributors = [_("The PrivDiff-Net developers")]
+        self.parent.helpText = _(
+            "Takes the person out of chest X-rays and leaves the findings in. The images that you "
+            "check are sent to the server whose address you give, and redrawn there. You compare, "
+            "approve, and publish. Not for diagnosis; redrawn images are not anonymous in the "
+            "sense of a law."
+        )
+        self.parent.acknowledgementText = _(
+            "An independent implementation of: Y. Akhter, M. Dosi, M. Vatsa, R. Singh. Hide "
+            "Identity, Preserve Pathology: Diffusion-Based Anonymization for Chest X-rays. "
+            "PMLR 317:27-36, 2026."
+        )
+
+
+class PrivDiffWidget(ScriptedLoadableModuleWidget):
+    """Loads the panel and hands the application to it."""
+
+    def __init__(self, parent=None):
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        self.panel = None
+
+    def setup(self):
+        """Build the panel."""
+        from PrivDiffLib.Originals import SlicerDicomDatabase
+        from PrivDiffLib.Panel import Panel
+        from PrivDiffLib.privdiff_client import PrivDiffClient
+
+        ScriptedLoadableModuleWidget.setup(self)
+        widget = slicer.util.loadUI(self.resourcePath("UI/PrivDiff.ui"))
+        self.layout.addWidget(widget)
+        widget.setMRMLScene(slicer.mrmlScene)
+        self.panel = Panel(
+            slicer.util.childWidgetVariables(widget),
+            slicer.mrmlScene,
+            slicer.app.layoutManager(),
+            slicer.app.userSettings(),
+            SlicerDicomDatabase(),
+            PrivDiffClient,
+            self.resourcePath("Samples"),
+        )
+
+    def enter(self):
+        """Let the keys of the panel work."""
+        self.panel.enter(True)
+
+    def exit(self):
+        """Let them rest."""
+        self.panel.enter(False)
+
+    def cleanup(self):
+        """Stop threads, timer and observers."""
+        if self.panel is not None:
+            self.panel.close()
+            self.panel = None
+
+
+class PrivDiffLogic(ScriptedLoadableModuleLogic):
+    """What scripts can use without the panel."""
+
+    def addSamples(self):
+        """Put the sample images into the scene; return their volumes."""
+        from PrivDiffLib.Samples import addSamples
+
+        folder = os.path.dirname(slicer.util.modulePath("PrivDiff"))
+        return addSamples(os.path.join(folder, "Resources", "Samples"))
+
+
+class PrivDiffTest(ScriptedLoadableModuleTest):
+    """The self test: runs inside Slicer with Reload and Test, and sends nothing anywhere."""
+
+    def runTest(self):
+        """Run all tests."""
+        slicer.mrmlScene.Clear(0)
+        self.test_samplesAreReadyToBeSent()
+        self.test_resultLiesOverItsOriginal()
+        slicer.mrmlScene.Clear(0)
+
+    def test_samplesAreReadyToBeSent(self):
+        """Sample images load, are listed, and become files without names."""
+        from PrivDiffLib.Originals import SlicerDicomDatabase, readOriginal
+        from PrivDiffLib.SceneImages import images
+
+        self.delayDisplay(_("Sample images"))
+        volumes = PrivDiffLogic().addSamples()
+        self.assertGreater(len(volumes), 0)
+        self.assertEqual(images(slicer.mrmlScene), volumes)
+        original = readOriginal(volumes[0], SlicerDicomDatabase())
+        self.assertTrue(original.upload.startswith(b"NRRD0004\ntype: "))
+        self.assertNotIn(b"Sample", original.upload)
+
+    def test_resultLiesOverItsOriginal(self):
+        """A file that a server could send lies over its original and is shown beside it."""
+        import hashlib
+
+        from PrivDiffLib.Cases import Case
+        from PrivDiffLib.ComparisonViews import ComparisonViews, Mode
+        from PrivDiffLib.Originals import SlicerDicomDatabase, readOriginal
+        from PrivDiffLib.privdiff_client import Download
+        from PrivDiffLib.SceneImages import SceneImages
+
+        self.delayDisplay(_("Comparison"))
+        volume = PrivDiffLogic().addSamples()[0]
+        case = Case("sample", volumeID=volume.GetID())
+        case.original = readOriginal(volume, SlicerDicomDatabase())
+        content = case.original.upload
+        case.result = Download(content, hashlib.sha256(content).hexdigest(), "image/x-nrrd")
+        kept = SceneImages(slicer.mrmlScene)
+        result = kept.addResult(case)
+        bounds = [[0.0] * 6, [0.0] * 6]
+        volume.GetRASBounds(bounds[0])
+        result.GetRASBounds(bounds[1])
+        self.assertEqual(bounds[0], bounds[1])
+        views = ComparisonViews(slicer.app.layoutManager(), kept)
+        for mode in Mode:
+            views.show(case, mode, 0.5)
+        self.assertTrue(views.isOpen)
+        views.close()

@@ -1,0 +1,239 @@
+"""Cases go to the server, are watched there, and their results come back."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+from .Background import Ticket
+from .Cases import Case, Stage
+from .Connection import Connection, Status
+from .privdiff_client import (
+    ClientError,
+    Conflict,
+    Decision,
+    Job,
+    JobState,
+    Options,
+    PrivDiffClient,
+)
+from .Signal import Signal
+
+POLL_SECONDS = 0.7
+SILENT_POLL_SECONDS = 3.0
+
+
+class Anonymizing:
+    """The cases of this session.
+
+    Parameters
+    ----------
+    connection
+        The server.
+    clock
+        Seconds that only grow.
+    """
+
+    def __init__(self, connection: Connection, clock: Callable[[], float] = time.monotonic) -> None:
+        self._connection, self._clock = connection, clock
+        self.cases: list[Case] = []
+        self.changed = Signal()  # (case)
+        self.arrived = Signal()  # (case): its result is here
+        self.removed = Signal()  # (case)
+        self._tickets: dict[int, Ticket] = {}
+        self._queued: dict[int, list[Job]] = {}
+        self._poll: Ticket | None = None
+        self._polledAt = float("-inf")
+        connection.changed.connect(self._whenConnectionChanges)
+
+    def add(self, case: Case) -> None:
+        """Take a case in."""
+        self.cases.append(case)
+        self.changed.emit(case)
+
+    def remove(self, case: Case) -> None:
+        """Let a case go; what is being done for it ends."""
+        if case not in self.cases:
+            return
+        self.cancel([case])
+        self.cases.remove(case)
+        self.removed.emit(case)
+
+    def caseOf(self, volumeID: str) -> Case | None:
+        """Return the case of an original in the scene."""
+        return next((case for case in self.cases if case.volumeID == volumeID), None)
+
+    def start(self, cases: Iterable[Case], options: Options) -> None:
+        """Send cases, each with its `original`; one that had a result starts anew.
+
+        An approval of the earlier result ends: nothing but what is seen last may be published.
+        """
+        client = self._connection.client
+        if client is None:
+            return
+        batch = f"slicer-{secrets.token_hex(8)}"
+        chosen = replace(options, batch=batch, output_size="original")
+        for case in cases:
+            earlier = case.job
+            case.restart()
+            self._send(client, case, chosen, earlier)
+            self.changed.emit(case)
+
+    def cancel(self, cases: Iterable[Case]) -> None:
+        """Cancel what is being done for cases."""
+        for case in cases:
+            if not case.isBusy:
+                continue
+            ticket = self._tickets.pop(case.key, None)
+            if ticket is not None:
+                ticket.cancel()
+            if case.isSending:
+                case.isSending, case.wasCancelled = False, True
+                self._cancelSent(self._queued.pop(case.key, []))
+            elif case.job is not None and case.job.state.is_waiting:
+                self._cancelJob(case, case.job)
+            self.changed.emit(case)
+
+    def tick(self) -> None:
+        """Ask the server how the jobs are, if it is time; called by a timer."""
+        client = self._connection.monitorClient
+        if self._poll is not None or client is None or not self._connection.isConnected:
+            return
+        waiting = [case for case in self.cases if case.job and case.job.state.is_waiting]
+        isSilent = self._connection.status is Status.SILENT
+        pause = SILENT_POLL_SECONDS if isSilent else POLL_SECONDS
+        if not waiting or self._clock() - self._polledAt < pause:
+            return
+        batches = {case.job.batch for case in waiting if case.job and case.job.batch}
+        single = [case.job.id for case in waiting if case.job and not case.job.batch]
+
+        def ask(ticket: Ticket) -> dict[str, Job]:
+            jobs = [job for batch in sorted(batches) for job in client.jobs(batch=batch)]
+            jobs += [client.job(name) for name in single]
+            return {job.id: job for job in jobs}
+
+        self._poll = self._connection.monitor.start(ask, self._polled, self._notPolled)
+
+    def update(self, case: Case, job: Job) -> None:
+        """Note what the server says of a case, and fetch a result that is there."""
+        if case.job == job:
+            return
+        case.job = job
+        if job.state.has_result and case.result is None:
+            self.fetch(case)
+        self.changed.emit(case)
+
+    def fetch(self, case: Case) -> None:
+        """Fetch the result of a case; also after a failure."""
+        client, job = self._connection.client, case.job
+        if client is None or job is None:
+            return
+        case.error = None
+
+        def ask(ticket: Ticket) -> Any:
+            return client.result(job.id, cancelled=ticket.isCancelled)
+
+        def done(result: Any) -> None:
+            self._tickets.pop(case.key, None)
+            case.result = result
+            self.arrived.emit(case)
+            self.changed.emit(case)
+
+        self._begin(case, ask, done)
+
+    def _send(
+        self, client: PrivDiffClient, case: Case, options: Options, earlier: Job | None
+    ) -> None:
+        original = case.original
+        assert original is not None
+
+        queued = self._queued[case.key] = []
+
+        def ask(ticket: Ticket) -> Job:
+            _withdraw(client, earlier)
+            queued.extend(client.submit([original.upload], options=options))
+            return queued[0]
+
+        def done(job: Job) -> None:
+            self._tickets.pop(case.key, None)
+            case.isSending = False
+            self.update(case, job)
+
+        self._begin(case, ask, done)
+
+    def _begin(self, case: Case, ask: Callable[[Ticket], Any], done: Callable[[Any], None]) -> None:
+        def failed(error: ClientError) -> None:
+            self._tickets.pop(case.key, None)
+            case.isSending = False
+            case.error = error
+            self.changed.emit(case)
+
+        self._tickets[case.key] = self._connection.transfers.start(ask, done, failed)
+
+    def _cancelSent(self, queued: list[Job]) -> None:
+        """Cancel what arrived although its sending was cancelled; the thread comes to it later."""
+        client = self._connection.client
+        if client is not None:
+            self._connection.transfers.start(
+                lambda ticket: [client.cancel(job.id) for job in queued],
+                lambda told: None,
+                lambda error: None,  # it is done, and awaits review as any other
+            )
+
+    def _cancelJob(self, case: Case, job: Job) -> None:
+        client = self._connection.client
+        if client is None:
+            return
+
+        def failed(error: ClientError) -> None:
+            case.error = error
+            self.changed.emit(case)
+
+        self._connection.transfers.start(
+            lambda ticket: client.cancel(job.id), lambda told: self.update(case, told), failed
+        )
+
+    def _polled(self, jobs: dict[str, Job]) -> None:
+        self._poll, self._polledAt = None, self._clock()
+        self._connection.heard()
+        for case in list(self.cases):
+            if case.job is None or not case.job.state.is_waiting:
+                continue
+            if case.job.id in jobs:
+                self.update(case, jobs[case.job.id])
+
+    def _notPolled(self, error: ClientError) -> None:
+        self._poll, self._polledAt = None, self._clock()
+        self._connection.notHeard(error)
+
+    def _whenConnectionChanges(self) -> None:
+        if self._connection.monitorClient is None and self._poll is not None:
+            self._poll.cancel()
+            self._poll = None
+
+
+def _withdraw(client: PrivDiffClient, earlier: Job | None) -> None:
+    """End the approval of a result that another run replaces."""
+    if earlier is None:
+        return
+    now = client.job(earlier.id)
+    if now.state is not JobState.APPROVED:
+        return
+    try:
+        client.claim(now.id)
+        client.review(now.id, Decision.REJECTED, now.sha256, "replaced by another run")
+    except Conflict as error:
+        raise Conflict(
+            error.status,
+            error.code,
+            "the approval of the earlier result could not be withdrawn",
+            error.hint,
+        ) from None
+
+
+def mayBeSent(case: Case) -> bool:
+    """Tell whether a case can be sent now."""
+    return bool(case.volumeID) and not case.isBusy and case.stage is not Stage.PUBLISHED

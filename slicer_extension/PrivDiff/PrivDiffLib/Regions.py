@@ -1,0 +1,73 @@
+"""Regions that must be looked at before an image is approved: rectangles and segments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import vtk
+
+from .Cases import Case
+
+CLASSES = ("vtkMRMLMarkupsROINode", "vtkMRMLSegmentationNode")
+
+
+class Regions:
+    """Which nodes mark regions of which case, and which of them were looked at.
+
+    Parameters
+    ----------
+    scene
+        MRML scene.
+    """
+
+    def __init__(self, scene: Any) -> None:
+        self._scene = scene
+        self._marked: dict[int, list[str]] = {}
+        self._seen: set[tuple[int, str]] = set()
+
+    def add(self, case: Case, node: Any) -> None:
+        """Let a node mark a region of a case."""
+        marked = self._marked.setdefault(case.key, [])
+        if node.GetID() not in marked:
+            marked.append(node.GetID())
+
+    def of(self, case: Case) -> Sequence[Any]:
+        """Return the nodes of a case that still exist."""
+        nodes = (self._scene.GetNodeByID(name) for name in self._marked.get(case.key, ()))
+        return [node for node in nodes if node is not None]
+
+    def unseen(self, case: Case) -> Sequence[Any]:
+        """Return those that nobody looked at since the result came."""
+        return [node for node in self.of(case) if (case.key, node.GetID()) not in self._seen]
+
+    def isSeen(self, case: Case, node: Any) -> bool:
+        """Tell whether somebody looked at a region."""
+        return (case.key, node.GetID()) in self._seen
+
+    def look(self, case: Case, node: Any) -> tuple[float, ...] | None:
+        """Note that a region is looked at; return its bounds in RAS, None for an empty one."""
+        bounds = [0.0] * 6
+        node.GetRASBounds(bounds)
+        if not vtk.vtkMath.AreBoundsInitialized(bounds):
+            return None
+        self._seen.add((case.key, node.GetID()))
+        return tuple(bounds)
+
+    def forgetSeen(self, case: Case) -> None:
+        """Let everything be looked at again: another result has come."""
+        self._seen = {(key, name) for key, name in self._seen if key != case.key}
+
+    def drawRectangle(self, case: Case, original: Any) -> Any:
+        """Add a rectangle in the middle of an original, with handles to move and resize it."""
+        bounds = [0.0] * 6
+        original.GetRASBounds(bounds)
+        node = self._scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Region")
+        node.CreateDefaultDisplayNodes()
+        sides = [bounds[2 * axis + 1] - bounds[2 * axis] for axis in range(3)]
+        node.SetCenter([(bounds[2 * axis] + bounds[2 * axis + 1]) / 2 for axis in range(3)])
+        node.SetSize([max(side / 4, 1.0) for side in sides])
+        node.GetDisplayNode().SetFillOpacity(0.0)
+        node.GetDisplayNode().SetHandlesInteractive(True)
+        self.add(case, node)
+        return node

@@ -1,0 +1,33 @@
+# Installs a scripted module as Slicer does, and refuses what would be missing in the package.
+include(CMakeParseArguments)
+option(BUILD_TESTING "Add the tests of modules" ON)
+enable_testing()
+
+function(slicerMacroBuildScriptedModule)
+  cmake_parse_arguments(MODULE "WITH_GENERIC_TESTS;WITH_SUBDIR" "NAME" "SCRIPTS;RESOURCES" ${ARGN})
+  if(MODULE_UNPARSED_ARGUMENTS)
+    message(FATAL_ERROR "unknown keywords: ${MODULE_UNPARSED_ARGUMENTS}")
+  endif()
+  foreach(file IN LISTS MODULE_SCRIPTS MODULE_RESOURCES)
+    if(NOT EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/${file}")
+      message(FATAL_ERROR "${file} is listed but missing")
+    endif()
+    get_filename_component(folder "${file}" DIRECTORY)
+    install(FILES "${file}" DESTINATION "${Slicer_INSTALL_QTSCRIPTEDMODULES_LIB_DIR}/${folder}")
+  endforeach()
+  file(GLOB_RECURSE present RELATIVE "${CMAKE_CURRENT_SOURCE_DIR}"
+    "*.py" "*.ui" "*.png" "*.svg" "*.nrrd")
+  foreach(file IN LISTS present)
+    if(NOT file IN_LIST MODULE_SCRIPTS AND NOT file IN_LIST MODULE_RESOURCES
+        AND NOT file MATCHES "^Testing/")
+      message(FATAL_ERROR "${file} is not listed, so it would not be packaged")
+    endif()
+  endforeach()
+endfunction()
+
+function(slicer_add_python_unittest)
+  cmake_parse_arguments(TEST "" "SCRIPT" "" ${ARGN})
+  if(TEST_UNPARSED_ARGUMENTS OR NOT EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/${TEST_SCRIPT}")
+    message(FATAL_ERROR "slicer_add_python_unittest: ${ARGN}")
+  endif()
+endfunction()

@@ -1,0 +1,39 @@
+"""Fixtures of the Slicer tests."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.slicer.harness.application import Application, installModules
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SOURCE = ROOT / "slicer_extension" / "PrivDiff" / "PrivDiff.py"
+
+MODULE = Path(os.environ.get("PRIVDIFF_MODULE", SOURCE))
+"""The module under test: in the installed tree if the environment names one."""
+
+# Slicer has the folder of each module in its path, and these modules in itself.
+sys.path.insert(0, str(MODULE.parent))
+installModules()
+
+
+@pytest.fixture(scope="session")
+def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
+    """The one application of this process."""
+    yield Application(tmp_path_factory.mktemp("application"))
+
+
+@pytest.fixture
+def scene(application: Application) -> Iterator[Any]:
+    """The scene, empty before and after."""
+    application.scene.Clear(0)
+    yield application.scene
+    application.scene.Clear(0)
+    application.processEvents()
