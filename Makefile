@@ -12,14 +12,33 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Two processes that each use all cores must not spin against each other.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test lint bench train-default train-evaluators docs-reference clean
+.PHONY: demo serve-demo test lint bench train-default train-evaluators docs-reference clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.base
 	$(BIN)/privdiff demo --output out-demo
 
+# Two stores and the server on the embedded sample, until Ctrl-C; ARGS="--port 8080" and the like go to
+# `privdiff serve`.
+serve-demo: $(VENV)/.test test-tools
+	$(BIN)/python scripts/serve_demo.py $(ARGS)
+
 test: lint test-tools
 	$(BIN)/python -m pytest -q
+	$(MAKE) --no-print-directory test-slicer
+
+# The Slicer module, installed by CMake, on the real MRML and the real Qt; they need an environment of
+# their own. Screenshots of the work are left in build/slicer.
+SLICER_VENV ?= $(VENV)-slicer
+SLICER_TREE = $(CURDIR)/build/installed
+SLICER_MODULE = $(SLICER_TREE)/lib/Slicer/qt-scripted-modules/PrivDiff.py
+test-slicer: $(VENV)/.server $(SLICER_VENV)/.slicer test-tools
+	rm -rf build/ext $(SLICER_TREE)
+	cmake -S . -B build/ext -DSlicer_DIR=$(CURDIR)/tests/slicer/cmake -DCMAKE_INSTALL_PREFIX=$(SLICER_TREE)
+	cmake --install build/ext
+	env -u DISPLAY QT_QPA_PLATFORM=offscreen VTK_DEFAULT_OPENGL_WINDOW=vtkEGLRenderWindow \
+		PRIVDIFF_MODULE=$(SLICER_MODULE) PRIVDIFF_SERVER_PYTHON=$(abspath $(BIN)/python) \
+		$(SLICER_VENV)/bin/python -m pytest -q --confcutdir=tests/slicer tests/slicer
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
@@ -80,6 +99,12 @@ $(VENV)/.test: $(VENV)/.server
 	$(PIP) -c $(CONSTRAINTS) -e ".[test]"
 	touch $@
 
+$(SLICER_VENV)/.slicer: tests/slicer/requirements.txt
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(MAKE) --no-print-directory system-venv
+	$(PYTHON) -m venv $(SLICER_VENV)
+	$(SLICER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/slicer/requirements.txt
+	touch $@
+
 .PHONY: system-venv
 system-venv:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
@@ -88,9 +113,9 @@ system-venv:
 		echo "Python's venv module is missing; type: sudo apt-get install python3-venv"; exit 1; \
 	fi
 
-# A DICOMweb store, independent readers and a browser, from Debian: without them their tests are skipped. The
+# A DICOMweb store, independent readers, a browser and software OpenGL, from Debian: without them their tests are skipped. The
 # store's service is kept from starting, for tests start their own.
-TEST_PACKAGES = orthanc orthanc-dicomweb dcmtk dicom3tools chromium chromium-driver
+TEST_PACKAGES = orthanc orthanc-dicomweb dcmtk dicom3tools chromium chromium-driver cmake make g++ libegl1 libgl1-mesa-dri
 POLICY = /usr/sbin/policy-rc.d
 .PHONY: test-tools
 test-tools:
@@ -105,7 +130,7 @@ test-tools:
 	echo "Tests with a store are skipped; type: sudo apt-get install $(TEST_PACKAGES)"
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info out-demo
+	rm -rf $(VENV) $(SLICER_VENV) build dist *.egg-info out-demo
 
 # The figures of docs/results; needs ../shared. Those of fold 4 are made once per released bundle.
 .PHONY: results

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +23,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip, with the reason, what this machine cannot run."""
     no_gpu = pytest.mark.skip(reason="no CUDA device")
     no_shared = pytest.mark.skip(reason="../shared with real images is absent")
+    no_browser = pytest.mark.skip(reason="chromium and chromedriver are absent")
+    has_browser = shutil.which("chromium") and shutil.which("chromedriver")
     for item in items:
+        if item.get_closest_marker("browser") and not has_browser:
+            item.add_marker(no_browser)
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(no_gpu)
         if item.get_closest_marker("shared") and not SHARED.is_dir():

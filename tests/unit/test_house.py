@@ -42,6 +42,7 @@ def test_library_imports_nothing_above_it(path):
         "privdiff_infer.radiograph",
         "privdiff_infer.model.bundle",
         "privdiff_training.cli",
+        "monailabel_app.cli",
     ],
 )
 def test_import_loads_no_torch(module):
