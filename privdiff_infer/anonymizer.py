@@ -18,7 +18,6 @@ from privdiff_infer.burned_in_text import (
     SEARCH_SIDE,
     UNAVAILABLE,
     RapidTextDetector,
-    SideMarkers,
     TextDetector,
     TextState,
     TextStep,
@@ -29,10 +28,10 @@ from privdiff_infer.device import pick_device
 from privdiff_infer.errors import ImageHeld, OptionError, TextDetectorError
 from privdiff_infer.gates import check_frontal, check_patient, linkage_failure
 from privdiff_infer.model.bundle import BundleInfo, read_bundle
-from privdiff_infer.model_grid import GridGeometry, OutputSize, to_model_grid
+from privdiff_infer.model_grid import GridGeometry, to_model_grid
 from privdiff_infer.pipeline import PrivDiffPipeline, check_strength
 from privdiff_infer.radiograph import HeaderFacts, Radiograph
-from privdiff_infer.vocabulary import FINDINGS, Precision, Profile, age_bin
+from privdiff_infer.vocabulary import FINDINGS, OutputSize, Precision, Profile, SideMarkers, age_bin
 
 MAX_ATTEMPTS = 3
 STRENGTH_STEP = 0.1

@@ -18,7 +18,8 @@ from privdiff_infer.errors import (
     OutputError,
     PrivDiffError,
 )
-from privdiff_infer.image_files import OutputFormat, encode_image
+from privdiff_infer.file_formats import OutputFormat
+from privdiff_infer.image_files import encode_image
 from privdiff_infer.journal import Figures, Journal, Outcome
 from privdiff_infer.radiograph import Radiograph, decode_radiograph
 from privdiff_infer.release import (

@@ -90,13 +90,6 @@ class TextState(str, Enum):
     UNCHECKED = "not checked"
 
 
-class SideMarkers(str, Enum):
-    """What becomes of a lone L or R: it is removed, or a new letter is drawn in its stead."""
-
-    REMOVE = "remove"
-    REDRAW = "redraw"
-
-
 class Side(str, Enum):
     """The letter of a side marker."""
 

@@ -6,7 +6,6 @@ DICOM results have more than pixels and are written by `dicom.derived`.
 from __future__ import annotations
 
 import tempfile
-from enum import Enum
 from io import BytesIO
 from pathlib import Path
 
@@ -14,43 +13,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from privdiff_infer.radiograph import SourceFormat
-
-
-class OutputFormat(str, Enum):
-    """File format of results; `auto` writes DICOM for DICOM, NRRD for volumes, else 8-bit PNG."""
-
-    AUTO = "auto"
-    PNG = "png"
-    PNG16 = "png16"
-    NRRD = "nrrd"
-    DICOM = "dicom"
-
-    def for_source(self, source: SourceFormat) -> OutputFormat:
-        """Return the format that `auto` means for a source."""
-        if self is not OutputFormat.AUTO:
-            return self
-        return AUTOMATIC[source]
-
-    @property
-    def suffix(self) -> str:
-        """File name suffix."""
-        return {OutputFormat.NRRD: ".nrrd", OutputFormat.DICOM: ".dcm"}.get(self, ".png")
-
-    @property
-    def may_be_dicom(self) -> bool:
-        """Whether a run can write DICOM files, which need the key."""
-        return self in (OutputFormat.AUTO, OutputFormat.DICOM)
-
-
-AUTOMATIC = {
-    SourceFormat.DICOM: OutputFormat.DICOM,
-    SourceFormat.PNG: OutputFormat.PNG,
-    SourceFormat.JPEG: OutputFormat.PNG,
-    SourceFormat.NIFTI: OutputFormat.NRRD,
-    SourceFormat.NRRD: OutputFormat.NRRD,
-}
-"""What `auto` means."""
+from privdiff_infer.file_formats import OutputFormat
 
 
 def encode_image(

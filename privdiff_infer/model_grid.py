@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 from PIL import Image
 
-
-class OutputSize(str, Enum):
-    """Matrix of a result: that of the model grid without its padding, or that of the source."""
-
-    MODEL = "model"
-    ORIGINAL = "original"
+from privdiff_infer.vocabulary import OutputSize
 
 
 @dataclass(frozen=True)

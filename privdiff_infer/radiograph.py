@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from privdiff_infer.errors import ImageRejected
+from privdiff_infer.file_formats import SourceFormat
 from privdiff_infer.vocabulary import Sex
 
 if TYPE_CHECKING:
@@ -29,16 +29,6 @@ MAX_FILE_BYTES = 512 * 2**20
 MAX_SIDE = 20_000
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 64
-
-
-class SourceFormat(str, Enum):
-    """File family of a source."""
-
-    DICOM = "dicom"
-    PNG = "png"
-    JPEG = "jpeg"
-    NIFTI = "nifti"
-    NRRD = "nrrd"
 
 
 @dataclass(frozen=True)

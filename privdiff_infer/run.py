@@ -24,7 +24,7 @@ from privdiff_infer.dicom.output import DicomOutput
 from privdiff_infer.dicom.profile_table import Option
 from privdiff_infer.dicom.pseudonyms import Pseudonyms
 from privdiff_infer.errors import OptionError, OutputError
-from privdiff_infer.image_files import OutputFormat
+from privdiff_infer.file_formats import OutputFormat
 from privdiff_infer.journal import Outcome
 from privdiff_infer.model.bundle import verify_bundle
 from privdiff_infer.profiles import PROFILES

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from privdiff_infer.dicom.web import WebInstance, find_instances, is_store_url
 from privdiff_infer.errors import ImageRejected, OptionError
-from privdiff_infer.radiograph import read_file
 from privdiff_infer.release import OutputFolders
 
 Source = Path | WebInstance
@@ -28,6 +27,8 @@ def read_source(source: Source) -> bytes:
         return source.read()
     if os.path.isdir(source):  # `find_sources` names a folder that cannot be listed
         raise ImageRejected("the folder cannot be listed", "give permission to read it")
+    from privdiff_infer.radiograph import read_file  # it loads numpy, which `--help` does not need
+
     return read_file(source)
 
 

@@ -1,4 +1,4 @@
-"""The closed sets of the method: findings and their states, sexes, age bins, branches, profiles."""
+"""The closed sets: findings and their states, sexes, age bins, profiles, choices of results."""
 
 from __future__ import annotations
 
@@ -75,6 +75,10 @@ class Branch(IntEnum):
 SENSITIVE_BRANCHES: tuple[Branch, ...] = (Branch.IDENTITY, Branch.AGE, Branch.SEX)
 
 
+DEFAULT_BUNDLE = "privdiff-cxr-256"
+"""Name of the bundle that is used where none is named."""
+
+
 class Profile(str, Enum):
     """Named ways of sampling, from the paper's literal equations to the distilled default."""
 
@@ -90,3 +94,17 @@ class Precision(str, Enum):
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"
+
+
+class OutputSize(str, Enum):
+    """Matrix of a result: that of the model grid without its padding, or that of the source."""
+
+    MODEL = "model"
+    ORIGINAL = "original"
+
+
+class SideMarkers(str, Enum):
+    """What becomes of a lone L or R: it is removed, or a new letter is drawn in its stead."""
+
+    REMOVE = "remove"
+    REDRAW = "redraw"

@@ -17,7 +17,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from privdiff_infer.model.bundle import DEFAULT_BUNDLE, find_bundle
+from privdiff_infer.model.bundle import find_bundle
+from privdiff_infer.vocabulary import DEFAULT_BUNDLE
 from tests.integration.siege import Tally, Target, besiege, open_target
 
 

@@ -41,8 +41,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "training")]
 
 from privdiff_infer.audit import load_audit_key  # noqa: E402
-from privdiff_infer.model.bundle import DEFAULT_BUNDLE, find_bundle, read_bundle  # noqa: E402
+from privdiff_infer.model.bundle import find_bundle, read_bundle  # noqa: E402
 from privdiff_infer.verification import verify  # noqa: E402
+from privdiff_infer.vocabulary import DEFAULT_BUNDLE  # noqa: E402
 from tests.integration.server import RunningServer, running_server  # noqa: E402
 
 MACHINE_IS_DONE = frozenset({"awaiting_review", "held", "failed"})

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from privdiff_infer.errors import OptionError
-from privdiff_infer.model.bundle import DEFAULT_BUNDLE
+from privdiff_infer.vocabulary import DEFAULT_BUNDLE
 
 PREFIX = "PRIVDIFF_SERVER_"
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from privdiff_infer.burned_in_text import SideMarkers
 from privdiff_infer.commands.options import (
     EXIT_DONE,
     EXIT_INCOMPLETE,
@@ -30,12 +29,10 @@ from privdiff_infer.commands.options import (
 )
 from privdiff_infer.commands.progress import progress_bar
 from privdiff_infer.errors import OutputError
-from privdiff_infer.image_files import OutputFormat
-from privdiff_infer.model.bundle import DEFAULT_BUNDLE, find_bundle
-from privdiff_infer.model_grid import OutputSize
+from privdiff_infer.file_formats import OutputFormat
 from privdiff_infer.release import Status
 from privdiff_infer.sources import Source, find_sources
-from privdiff_infer.vocabulary import Precision, Profile
+from privdiff_infer.vocabulary import DEFAULT_BUNDLE, OutputSize, Precision, Profile, SideMarkers
 
 if TYPE_CHECKING:
     from privdiff_infer.run import Run
@@ -90,6 +87,8 @@ def anonymize(
     as_json: Json = False,
 ) -> None:
     """Redraw chest X-rays; results in OUT/release, what must not leave in OUT/private."""
+    from privdiff_infer.model.bundle import find_bundle
+
     files = find_sources(sources)
     bundle = find_bundle(model)
     from privdiff_infer.anonymizer import AnonymizerOptions
@@ -129,6 +128,7 @@ def demo(
 
     An image that a gate holds belongs to the demonstration, so the exit code is 0 then too.
     """
+    from privdiff_infer.model.bundle import find_bundle
     from privdiff_infer.run import Run, RunOptions, discard_demo
 
     bundle = find_bundle(DEFAULT_BUNDLE)

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from privdiff_infer.commands.options import SAMPLE, Device, Json, Model, PrecisionOption, Threads
-from privdiff_infer.model.bundle import (
-    DEFAULT_BUNDLE,
-    BundleInfo,
-    find_bundle,
-    list_bundles,
-    verify_bundle,
-)
 from privdiff_infer.sources import find_files
-from privdiff_infer.vocabulary import Precision
+from privdiff_infer.vocabulary import DEFAULT_BUNDLE, Precision
+
+if TYPE_CHECKING:
+    from privdiff_infer.model.bundle import BundleInfo
 
 
 def models(as_json: Json = False) -> None:
     """List the embedded bundles and compare every file with its hash."""
+    from privdiff_infer.model.bundle import list_bundles, verify_bundle
+
     bundles = [verify_bundle(info.path) for info in list_bundles()]
     if as_json:
         typer.echo(json.dumps([_bundle_record(info) for info in bundles], indent=2))
@@ -48,6 +46,7 @@ def benchmark(
 ) -> None:
     """Time every profile of a bundle, and the paper's own sampler, on this machine."""
     from privdiff_infer.benchmark import BenchmarkOptions, format_table, run_benchmark
+    from privdiff_infer.model.bundle import find_bundle
 
     options = BenchmarkOptions(
         repeat=repeat, soak=soak, device=device, precision=precision, threads=threads

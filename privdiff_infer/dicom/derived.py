@@ -41,7 +41,8 @@ from privdiff_infer.dicom.derived_attributes import (
     Kind,
 )
 from privdiff_infer.dicom.pseudonyms import Pseudonyms
-from privdiff_infer.radiograph import Radiograph, SourceFormat
+from privdiff_infer.file_formats import SourceFormat
+from privdiff_infer.radiograph import Radiograph
 from privdiff_infer.readers.dicom_header import SPACINGS, spacing, text
 from privdiff_infer.readers.quiet import silent_pydicom
 from privdiff_infer.vocabulary import Profile

@@ -15,7 +15,6 @@ from privdiff_infer.errors import BundleError
 from privdiff_infer.vocabulary import Profile
 
 BUNDLES = Path(__file__).resolve().parent.parent / "bundles"
-DEFAULT_BUNDLE = "privdiff-cxr-256"
 METADATA = "metadata.json"
 MODEL_INDEX = "model_index.json"
 FORMAT_VERSION = 1

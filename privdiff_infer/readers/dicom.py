@@ -23,7 +23,8 @@ from pydicom.uid import (
 )
 
 from privdiff_infer.errors import ImageError, ImageRejected
-from privdiff_infer.radiograph import Decoded, SourceFormat, check_size
+from privdiff_infer.file_formats import SourceFormat
+from privdiff_infer.radiograph import Decoded, check_size
 from privdiff_infer.readers.dicom_display import display_values
 from privdiff_infer.readers.dicom_gates import check_modality, check_view_and_anatomy
 from privdiff_infer.readers.dicom_header import SPACINGS, header_facts, number, spacing, text

@@ -15,7 +15,8 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from privdiff_infer.errors import ImageRejected
-from privdiff_infer.radiograph import MAX_PIXELS, Decoded, SourceFormat, check_size
+from privdiff_infer.file_formats import SourceFormat
+from privdiff_infer.radiograph import MAX_PIXELS, Decoded, check_size
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8\xff"

@@ -9,7 +9,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from privdiff_infer.errors import ImageRejected
-from privdiff_infer.radiograph import Decoded, SourceFormat, check_size
+from privdiff_infer.file_formats import SourceFormat
+from privdiff_infer.radiograph import Decoded, check_size
 from privdiff_infer.readers.quiet import silence_itk
 from privdiff_infer.readers.volume_headers import (
     GZIP_SIGNATURE,

@@ -12,7 +12,7 @@ from monailabel_app.lib.jobs.states import OF_STATUS
 from monailabel_app.lib.server import Server
 from monailabel_app.lib.settings import ServerSettings
 from privdiff_infer.anonymizer import AnonymizerOptions
-from privdiff_infer.image_files import OutputFormat
+from privdiff_infer.file_formats import OutputFormat
 from privdiff_infer.run import Run, RunOptions
 from privdiff_infer.vocabulary import Profile
 

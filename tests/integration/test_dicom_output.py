@@ -25,7 +25,8 @@ from pydicom.uid import (
 from privdiff_infer.burned_in_text import TextState
 from privdiff_infer.dicom.derived import encode_dicom, stored_values
 from privdiff_infer.dicom.pseudonyms import Pseudonyms
-from privdiff_infer.image_files import OutputFormat, encode_image
+from privdiff_infer.file_formats import OutputFormat
+from privdiff_infer.image_files import encode_image
 from privdiff_infer.radiograph import read_radiograph
 from tests.conftest import SHARED, write_picture
 from tests.unit.derived_factory import (

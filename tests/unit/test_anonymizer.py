@@ -10,7 +10,8 @@ import pytest
 
 from privdiff_infer.anonymizer import Anonymizer, AnonymizerOptions
 from privdiff_infer.errors import ImageHeld
-from privdiff_infer.radiograph import HeaderFacts, Radiograph, SourceFormat
+from privdiff_infer.file_formats import SourceFormat
+from privdiff_infer.radiograph import HeaderFacts, Radiograph
 from privdiff_infer.vocabulary import Sex
 
 ADULT = Radiograph(

@@ -23,7 +23,7 @@ from privdiff_infer.batch import HELD_RESULT, Batch, run_batch
 from privdiff_infer.dicom.output import DicomOutput
 from privdiff_infer.dicom.profile_table import Option
 from privdiff_infer.errors import ImageHeld, ImageRejected
-from privdiff_infer.image_files import OutputFormat
+from privdiff_infer.file_formats import OutputFormat
 from privdiff_infer.release import Status
 from privdiff_infer.sources import find_sources
 from tests.conftest import tiny_metadata, write_picture

@@ -20,7 +20,6 @@ from privdiff_infer.burned_in_text import (
     STAYED,
     RapidTextDetector,
     Side,
-    SideMarkers,
     TextBox,
     TextState,
     draw_markers,
@@ -29,9 +28,11 @@ from privdiff_infer.burned_in_text import (
 )
 from privdiff_infer.cli import app
 from privdiff_infer.errors import ImageHeld
+from privdiff_infer.file_formats import SourceFormat
 from privdiff_infer.image_files import to_8_bit
-from privdiff_infer.radiograph import HeaderFacts, Radiograph, SourceFormat, read_radiograph
+from privdiff_infer.radiograph import HeaderFacts, Radiograph, read_radiograph
 from privdiff_infer.review_pictures import write_review_pictures
+from privdiff_infer.vocabulary import SideMarkers
 from tests.unit.dicom_factory import dicom_bytes, radiograph_dataset
 from tests.unit.lettering import WORDS, lettered, smooth_picture
 from tests.unit.outputs import read_crosswalk

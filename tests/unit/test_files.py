@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from privdiff_infer.errors import OptionError, OutputError
-from privdiff_infer.image_files import OutputFormat, encode_image
+from privdiff_infer.file_formats import OutputFormat
+from privdiff_infer.image_files import encode_image
 from privdiff_infer.release import (
     OutputFolders,
     Review,

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from privdiff_infer.model_grid import OutputSize, to_model_grid
+from privdiff_infer.model_grid import to_model_grid
+from privdiff_infer.vocabulary import OutputSize
 
 sides = st.integers(64, 400)
 spacings = st.floats(0.05, 2.0)

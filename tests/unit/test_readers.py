@@ -22,7 +22,8 @@ from pydicom.uid import (
 )
 
 from privdiff_infer.errors import ImageHeld, ImageRejected
-from privdiff_infer.radiograph import SourceFormat, read_radiograph
+from privdiff_infer.file_formats import SourceFormat
+from privdiff_infer.radiograph import read_radiograph
 from privdiff_infer.vocabulary import Sex
 from tests.unit.dicom_factory import (
     SHAPE,

@@ -13,7 +13,7 @@ import pytest
 from privdiff_infer.batch import Batch, run_batch
 from privdiff_infer.burned_in_text import TextState, TextStep
 from privdiff_infer.errors import BundleError
-from privdiff_infer.image_files import OutputFormat
+from privdiff_infer.file_formats import OutputFormat
 from privdiff_infer.radiograph import read_radiograph
 from privdiff_infer.release import Status
 from privdiff_infer.sources import find_sources

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from privdiff_infer.model.bundle import DEFAULT_BUNDLE, find_bundle
-from privdiff_infer.vocabulary import Profile
+from privdiff_infer.vocabulary import DEFAULT_BUNDLE, Profile
 
 if TYPE_CHECKING:
     from privdiff_training.cohort import Cohort
@@ -121,6 +120,7 @@ def compare(
     seed: Seed = 0,
 ) -> None:
     """Measure linkage and kept findings of two bundles with the project's own evaluators."""
+    from privdiff_infer.model.bundle import find_bundle
     from privdiff_training.evaluation.compare import compare_bundles
     from privdiff_training.evaluation.networks import Evaluators
 
@@ -154,6 +154,7 @@ def sweep(
     seed: Seed = 0,
 ) -> None:
     """Measure every profile of a bundle at every strength; writes JSON and prints a table."""
+    from privdiff_infer.model.bundle import find_bundle
     from privdiff_training.evaluation.networks import Evaluators
     from privdiff_training.evaluation.sweep import STRENGTHS, sweep_bundle
 
@@ -188,6 +189,7 @@ def measure(
     """Measure the networks of a bundle one by one, its gates, how real its drawings are, or how
     much burned-in text is found.
     """
+    from privdiff_infer.model.bundle import find_bundle
     from privdiff_training.evaluation.components import measure_components
     from privdiff_training.evaluation.drawing import measure_drawing
     from privdiff_training.evaluation.gates import measure_gates
@@ -218,7 +220,7 @@ def grid(
     seed: Seed = 0,
 ) -> None:
     """Draw a picture: each image, its reconstruction, and redrawn at strengths 0.2 to 1."""
-    from privdiff_infer.model.bundle import read_bundle
+    from privdiff_infer.model.bundle import find_bundle, read_bundle
     from privdiff_training.cohort import read_manifest
     from privdiff_training.evaluation.pictures import redrawn_grid
     from privdiff_training.evaluation.sweep import STRENGTHS
@@ -256,6 +258,7 @@ def draw_sample(
     seed: Seed = 0,
 ) -> None:
     """Draw images of nobody and compare each with every training image."""
+    from privdiff_infer.model.bundle import find_bundle
     from privdiff_training.cohort import Cohort, read_manifest
     from privdiff_training.config import load_config
     from privdiff_training.evaluation import sample

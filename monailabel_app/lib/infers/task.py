@@ -19,9 +19,8 @@ from monailabel_app.lib.infers.queueing import (
 from monailabel_app.lib.jobs.states import WAITING
 from monailabel_app.lib.security.roles import LOCAL
 from monailabel_app.lib.server import Server
-from privdiff_infer.image_files import OutputFormat
-from privdiff_infer.model_grid import OutputSize
-from privdiff_infer.vocabulary import Profile
+from privdiff_infer.file_formats import OutputFormat
+from privdiff_infer.vocabulary import OutputSize, Profile
 
 STRENGTHS = ("0.5", "0.6", "0.7", "0.8", "0.9")
 

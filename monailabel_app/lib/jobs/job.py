@@ -12,10 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from monailabel_app.lib.jobs.states import JobState, Priority
 from privdiff_infer.dicom.web import WebInstance
-from privdiff_infer.image_files import OutputFormat
-from privdiff_infer.model_grid import OutputSize
+from privdiff_infer.file_formats import OutputFormat
 from privdiff_infer.sources import Source
-from privdiff_infer.vocabulary import Profile
+from privdiff_infer.vocabulary import OutputSize, Profile
 
 
 class JobOptions(BaseModel):

@@ -15,7 +15,8 @@ from monailabel_app.lib.jobs.states import WAITING, JobState
 from monailabel_app.lib.jobs.views import MEDIA_TYPES, media_type
 from monailabel_app.lib.security.roles import Principal, Role
 from monailabel_app.lib.server import Server
-from privdiff_infer.image_files import OutputFormat, decode_nrrd, encode_image
+from privdiff_infer.file_formats import OutputFormat
+from privdiff_infer.image_files import decode_nrrd, encode_image
 from privdiff_infer.radiograph import decode_radiograph
 from privdiff_infer.release import is_released
 

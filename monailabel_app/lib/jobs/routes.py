@@ -24,9 +24,8 @@ from monailabel_app.lib.jobs.views import EXAMPLE_ID, JobsAnswer, JobsPage, JobV
 from monailabel_app.lib.security.roles import Principal, Require, Role
 from monailabel_app.lib.server import Server, server
 from privdiff_infer.audit import Event
-from privdiff_infer.image_files import OutputFormat
-from privdiff_infer.model_grid import OutputSize
-from privdiff_infer.vocabulary import Profile
+from privdiff_infer.file_formats import OutputFormat
+from privdiff_infer.vocabulary import OutputSize, Profile
 
 router = APIRouter(prefix="/privdiff/v1/jobs", tags=["Jobs"])
 

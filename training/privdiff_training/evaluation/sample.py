@@ -12,7 +12,8 @@ from rich.progress import track
 from torch import Tensor
 
 from privdiff_infer.errors import CohortError
-from privdiff_infer.image_files import OutputFormat, encode_image
+from privdiff_infer.file_formats import OutputFormat
+from privdiff_infer.image_files import encode_image
 from privdiff_infer.model.bundle import read_bundle
 from privdiff_infer.pipeline import PrivDiffPipeline
 from privdiff_infer.release import write_atomically

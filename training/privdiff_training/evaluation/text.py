@@ -25,9 +25,10 @@ from privdiff_infer.burned_in_text import (
     remove_text,
 )
 from privdiff_infer.errors import ImageHeld
+from privdiff_infer.file_formats import SourceFormat
 from privdiff_infer.model.bundle import read_bundle
 from privdiff_infer.model_grid import to_model_grid
-from privdiff_infer.radiograph import HeaderFacts, Radiograph, SourceFormat, read_radiograph
+from privdiff_infer.radiograph import HeaderFacts, Radiograph, read_radiograph
 from privdiff_training.cohort import Cohort
 from privdiff_training.evaluation.lettering import Lettered, write_text
 from privdiff_training.evaluation.statistics import Share, wilson
