@@ -317,3 +317,12 @@ def test_a_worker_that_is_killed_is_told_of_and_replaced(engine, tiny_bundle, ra
         redraw(engine, tiny_bundle, radiograph, options=options, progress=progress)
 
     assert redraw(engine, tiny_bundle, radiograph).held_reason is None
+
+
+def test_an_engine_whose_worker_was_given_up_is_lost(engine):
+    """The last test of this module that uses the engine."""
+    assert engine.is_alive
+    cluster = engine.client.cluster
+    (minder,) = cluster.workers.values()
+    cluster.sync(minder.close)
+    assert not engine.is_alive

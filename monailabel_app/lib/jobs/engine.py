@@ -12,6 +12,7 @@ from typing import Any
 
 import dask
 from distributed import Client, Future, LocalCluster, Security
+from distributed.core import Status
 from distributed.scheduler import KilledWorker
 from typing_extensions import Self
 
@@ -37,9 +38,15 @@ SECONDS_TO_CONNECT = 30
 SECONDS_BETWEEN_LOOKS = 1.0
 """How late a lost connection to the scheduler can be noticed."""
 
+GIVEN_UP = (Status.closed, Status.closing, Status.failed)
+"""States of dask's minder of a worker in which it starts no other one."""
+
 DASK = {
     # A worker that dies fails its task at once: how often a job is tried is counted in its row.
     "distributed.scheduler.allowed-failures": 0,
+    # A worker that died is waited for; dask gives one up that is not there again after 15 seconds,
+    # which on a busy machine it is not.
+    "distributed.deploy.lost-worker-timeout": "1 hour",
     "distributed.scheduler.http.routes": [],  # nobody is answered there
     "distributed.worker.http.routes": [],
     "distributed.worker.profile.enabled": False,
@@ -135,8 +142,17 @@ class Engine:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the scheduler can be reached."""
-        return bool(self.client.status == "running")
+        """Whether the scheduler can be reached and none of our own workers was given up."""
+        return bool(self.client.status == "running") and self._has_its_workers
+
+    @property
+    def _has_its_workers(self) -> bool:
+        """Whether each of our own workers lives, or is being started anew."""
+        if self._settings.scheduler:
+            return True
+        minders = self.client.cluster.workers.values()
+        alive = [minder for minder in minders if minder.status not in GIVEN_UP]
+        return len(alive) >= self._settings.workers
 
     @property
     def workers(self) -> int:
