@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-import ipaddress
 import os
+import shlex
 import sys
 from enum import Enum
 from pathlib import Path
@@ -168,13 +168,14 @@ def serve(
     has_tls = _has_tls(ssl_certfile, ssl_keyfile)
     _refuse_open_doors(host, settings, is_private=has_tls or behind_proxy)
     _publish(settings)
+    tls = {"ssl_certfile": ssl_certfile, "ssl_keyfile": ssl_keyfile} if has_tls else {}
     if prepare:
-        typer.echo(_launcher_command(settings, host, port))
+        path = {"root_path": root_path} if root_path else {}
+        typer.echo(_launcher_command(settings, host=host, port=port, **path, **tls))
         return
 
     from monailabel_app.lib.serving import run
 
-    tls = {"ssl_certfile": ssl_certfile, "ssl_keyfile": ssl_keyfile} if has_tls else {}
     if not run(APP, host=host, port=port, root_path=root_path, behind_proxy=behind_proxy, **tls):
         raise typer.Exit(1)
 
@@ -246,9 +247,10 @@ def _has_tls(certificate: Path | None, key: Path | None) -> bool:
 
 def _refuse_open_doors(host: str, settings: ServerSettings, *, is_private: bool) -> None:
     """Raise `OptionError` where images or tokens would be open to a network."""
+    from monailabel_app.lib.security.origins import is_loopback
     from privdiff_infer.errors import OptionError
 
-    if _is_loopback(host):
+    if host == "localhost" or is_loopback(host):
         return
     if settings.auth.value == Auth.NONE.value:
         raise OptionError(
@@ -262,26 +264,22 @@ def _refuse_open_doors(host: str, settings: ServerSettings, *, is_private: bool)
         )
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _publish(settings: ServerSettings) -> None:
     """Make STATE, and put what was chosen where this process's parts and children read it.
 
     Raises
     ------
-    OptionError, BundleError
-        If images, bundle or store are not there: before anything starts, and in one line.
+    OptionError, SecretError, BundleError
+        If images, bundle, store or what knows people are not there: before anything starts, and in
+        one line.
     """
     from monailabel_app.lib.datastores.studies import open_studies
+    from monailabel_app.lib.security.sign_in import authenticator_of
     from monailabel_app.lib.upstream import prepare
     from privdiff_infer.dicom.web import store_url
     from privdiff_infer.model.bundle import find_bundle
 
+    authenticator_of(settings)
     folder = prepare(settings)
     open_studies(settings, folder)
     find_bundle(settings.bundle)
@@ -292,11 +290,16 @@ def _publish(settings: ServerSettings) -> None:
     os.environ["MONAI_LABEL_STUDIES"] = settings.studies
 
 
-def _launcher_command(settings: ServerSettings, host: str, port: int) -> str:
+def _launcher_command(settings: ServerSettings, **network: object) -> str:
+    """Return how MONAI Label's launcher starts the same server, in the same folder."""
     from monailabel_app.lib.state_folder import StateFolder
 
     app = StateFolder(settings.state).app
-    return (
-        f"{sys.executable} -m monailabel.main start_server --app {app} "
-        f"--studies {settings.studies} --host {host} --port {port} --uvicorn_app {APP}"
-    )
+    words = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(app)]
+    words += ["--studies", settings.studies]
+    for name, value in network.items():
+        words += [f"--{name}", str(value)]
+    words += ["--uvicorn_app", APP]
+    for name, text in settings.chosen().items():
+        words += ["--conf", name, text]
+    return shlex.join(words)

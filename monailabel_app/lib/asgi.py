@@ -43,6 +43,7 @@ from monailabel_app.lib.security.sign_in import authenticator_of
 from monailabel_app.lib.state_folder import StateFolder
 from monailabel_app.lib.study import routes as study
 from monailabel_app.lib.trainers import routes as training
+from monailabel_app.lib.trainers.told import tell_of_killed
 from monailabel_app.lib.upstream import configure, settings_from_launcher
 from privdiff_infer import __version__
 
@@ -79,6 +80,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     instance = await run_in_threadpool(app_instance)
     instance.server_mode(True)
     app.state.server = instance.server
+    await run_in_threadpool(tell_of_killed, instance.server.folder.training, instance.server.audit)
     app.state.datastore = instance.datastore()
     app.state.supervisor = Supervisor(instance.server.settings)
     app.state.supervisor.start()

@@ -81,6 +81,16 @@ class ServerSettings(BaseSettings):
         values = self.model_dump(mode="json", exclude_none=True)
         return {f"{PREFIX}{name}".upper(): _text(value) for name, value in values.items()}
 
+    def chosen(self) -> dict[str, str]:
+        """Return what somebody chose, as ``--conf`` of MONAI Label's launcher takes it.
+
+        The studies have an option of their own there. A database with a password is left out, for
+        every process list shows arguments: it stays in the environment.
+        """
+        values = self.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+        left_out = {"studies", "database"} if "@" in self.database else {"studies"}
+        return {name: _text(value) for name, value in values.items() if name not in left_out}
+
 
 def load_settings(**chosen: Any) -> ServerSettings:
     """Return the settings of this process: `chosen` over the environment.

@@ -20,6 +20,7 @@ from monailabel_app.lib.security.roles import Principal, Require, Role
 from monailabel_app.lib.server import Server, server
 from monailabel_app.lib.trainers.parameters import TrainingParameters
 from monailabel_app.lib.trainers.privdiff import cohort_of
+from monailabel_app.lib.trainers.told import ORDER, take_order, tell_of_killed, write_order
 from monailabel_app.lib.upstream import TASK
 from privdiff_infer.audit import Event
 
@@ -89,7 +90,21 @@ def run_training(
     _check_model(model)
     chosen = TrainingParameters.of(params or {}).model_dump(mode="json", exclude_unset=True)
     cohort_of(here.settings)
-    return _run(TRAIN, {"model": TASK, **chosen}, enqueue=enqueue)
+    order = write_order(here.folder.training, asking.name)
+    try:
+        return _run(TRAIN, {"model": TASK, **chosen, ORDER: order}, enqueue=enqueue)
+    except Busy:
+        take_order(here.folder.training, order)
+        raise
+
+
+@router.delete("/train/", tags=["Train"], summary="Kill the running fine-tuning")
+def kill_training(here: Here, asking: Admin) -> dict[str, Any] | None:
+    """Kill the process of a fine-tuning; asking for the same one again continues it."""
+    task: dict[str, Any] | None = AsyncTask.stop(TRAIN)
+    if task is not None:
+        tell_of_killed(here.folder.training, here.audit, asking.name)
+    return task
 
 
 def cancel_batch(here: Server, batch: str, by: str) -> None:

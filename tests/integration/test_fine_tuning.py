@@ -232,7 +232,11 @@ def compared_and_served(server: RunningServer, site: Site, run_id: str) -> None:
     log = (server.state / "audit.jsonl").read_text().splitlines()
     events = [json.loads(line)["event"] for line in log]
     assert events.count("training_started") == 3
-    assert events.count("training_ended") == 2  # the first attempt was killed
+    assert events.count("training_ended") == 3  # the first of them as it was killed
+    told = [entry for entry in map(json.loads, log) if entry["event"].startswith("training_")]
+    assert [entry.get("by") for entry in told if entry["event"] == "training_started"] == [
+        "local"
+    ] * 3
     assert events.count("model_activated") == 1
 
 

@@ -16,6 +16,7 @@ from monailabel_app.lib.jobs.store import JobStore
 from monailabel_app.lib.review import decisions as decisions_module
 from monailabel_app.lib.review.claims import claim
 from monailabel_app.lib.review.decisions import Verdict, decide
+from monailabel_app.lib.review.publishing import deliver
 from monailabel_app.lib.security.roles import Principal, Role
 from privdiff_infer.release import Review
 from privdiff_infer.review import decisions
@@ -209,6 +210,31 @@ class TestTwoPeople:
         first = decide(pair.server, BEN, job.id, Verdict.APPROVED, OTHER)
 
         assert (first.state, first.first_approver) == (JobState.AWAITING_REVIEW, "ben")
+
+    def test_what_its_submitter_approved_when_one_was_enough_needs_two_others(self, desk):
+        job = desk.add(submitter="ada")
+        decide(desk.server, ADA, job.id, Verdict.APPROVED, SHA256)
+        pair = desk.with_settings(two_person=True, store="https://store.example/dicom-web")
+
+        claim(pair.server, BEN, job.id)
+        first = decide(pair.server, BEN, job.id, Verdict.APPROVED, SHA256)
+
+        assert (first.state, first.first_approver) == (JobState.AWAITING_REVIEW, "ben")
+        with pytest.raises(Conflict, match="one person approved this image, and two must"):
+            deliver(pair.server, BEN, job.id)
+        second = decide(pair.server, CAI, job.id, Verdict.APPROVED, SHA256)
+        assert (second.state, second.first_approver) == (JobState.APPROVED, "ben")
+        assert pair.findings(job) == []
+
+    def test_what_it_and_another_approved_when_one_was_enough_does_not_leave(self, desk):
+        job = desk.add(submitter="ada")
+        for who in (BEN, ADA):
+            claim(desk.server, who, job.id)
+            decide(desk.server, who, job.id, Verdict.APPROVED, SHA256)
+        pair = desk.with_settings(two_person=True, store="https://store.example/dicom-web")
+
+        with pytest.raises(Conflict, match="one person approved this image, and two must"):
+            deliver(pair.server, BEN, job.id)
 
     def test_two_at_once_end_in_one_approval_by_two(self, pair):
         job = pair.add()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Iterator
@@ -77,10 +78,14 @@ def make_app() -> FastAPI:
     return app
 
 
-def client_of(authenticator: FromTable | None, base_url: str = "http://127.0.0.1:8000"):
+def client_of(
+    authenticator: FromTable | None,
+    base_url: str = "http://127.0.0.1:8000",
+    peer: str = "127.0.0.1",
+):
     app = make_app()
     protect(app, authenticator, most_bytes=LIMIT)
-    return TestClient(app, base_url=base_url)
+    return TestClient(app, base_url=base_url, client=(peer, 50_000))
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +188,53 @@ def test_a_listed_path_takes_its_methods_alone(client, method):
 def test_without_authentication_only_this_machine_is_answered(open_client, host):
     for path in ("/info/", "/privdiff/v1/health"):
         assert_is_error(open_client.get(path, headers={"host": host}), 403)
+
+
+@pytest.mark.parametrize(
+    ("client", "server", "status"),
+    [
+        (("127.0.0.1", 5), ("127.0.0.1", 8000), 200),
+        (("::1", 5), ("::1", 8000), 200),
+        (("::ffff:127.0.0.1", 5), ("::ffff:127.0.0.1", 8000), 200),
+        (None, ("/run/privdiff.sock", None), 200),
+        (("203.0.113.9", 5), ("198.51.100.1", 8000), 403),
+        (("203.0.113.9", 5), ("127.0.0.1", 8000), 403),  # told by a proxy on this machine
+        (("127.0.0.1", 5), ("198.51.100.1", 8000), 403),
+        (("name", 5), ("127.0.0.1", 8000), 403),
+        (None, ("127.0.0.1", 8000), 403),  # broken off: nobody knows any more who it was
+        (None, None, 403),
+    ],
+)
+def test_without_authentication_the_addresses_of_the_connection_count(client, server, status):
+    answers_ = []
+
+    async def receive():
+        return {"type": "http.request", "body": b""}
+
+    async def send(message):
+        answers_.append(message.get("status"))
+
+    scope = {
+        "type": "http", "method": "GET", "path": "/info/", "raw_path": b"/info/", "scheme": "http",
+        "query_string": b"", "headers": [(b"host", b"localhost:8000")], "http_version": "1.1",
+        "client": client, "server": server,
+    }  # fmt: skip
+    app = make_app()
+    protect(app, None, most_bytes=LIMIT)
+    asyncio.run(app(scope, receive, send))
+
+    assert answers_[0] == status
+
+
+def test_another_machine_is_no_administrator_whatever_host_it_names():
+    client = client_of(None, peer="203.0.113.9")
+    for path in ("/privdiff/v1/me", "/privdiff/v1/health"):
+        assert_is_error(client.get(path, headers={"host": "localhost"}), 403)
+
+
+def test_with_authentication_other_machines_are_answered():
+    client = client_of(FromTable(), "http://privdiff.example", peer="203.0.113.9")
+    assert client.get("/info/", headers=bearer("user")).status_code == 200
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost:8000", "[::1]:8000", "LOCALHOST"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
@@ -33,6 +34,12 @@ from monailabel_app.lib.trainers.progress import (
 )
 from monailabel_app.lib.trainers.reporter import Reporter
 from monailabel_app.lib.trainers.routes import stop_training
+from monailabel_app.lib.trainers.told import (
+    take_order,
+    tell_of_killed,
+    training_lock,
+    write_order,
+)
 
 
 def begun(folder: RunFolder, steps: int = 40, **values: Any) -> Progress:
@@ -183,6 +190,7 @@ def test_only_a_run_that_still_trains_can_end_early(tmp_path: Path, tiny_bundle:
     begun(run)
     stop_training(run.id, LOCAL, server)
     assert run.stop_reason()
+    assert run.stopped_by() == LOCAL.name
 
     begun(run, state=TrainingState.FAILED)
     with pytest.raises(Conflict, match="this training is failed"):
@@ -197,3 +205,48 @@ def test_a_server_without_a_cohort_says_so(tmp_path: Path, tiny_bundle: Path) ->
     with pytest.raises(TrainingFailed, match="no cohort"):
         task({}, None)
     assert task.stats() == {}
+
+
+def test_the_end_of_a_killed_run_is_told_once_with_who_killed_it(
+    tmp_path: Path, tiny_bundle: Path
+) -> None:
+    server = Server.open(ServerSettings(state=tmp_path, studies="", bundle=str(tiny_bundle)))
+    training = server.folder.training
+    gone = Process(pid=os.getpid(), created=0.0)
+    alive, killed = RunFolder.create(training), RunFolder.create(training)
+    begun(alive)
+    begun(killed, process=gone)
+
+    tell_of_killed(training, server.audit, "ann")
+    tell_of_killed(training, server.audit)
+
+    entries = [json.loads(line) for line in server.folder.audit.read_bytes().splitlines()]
+    told = [
+        (one["training"], one["state"], one["by"])
+        for one in entries
+        if one["event"] == "training_ended"
+    ]
+    assert told == [(killed.id, "interrupted", "ann")]
+    assert killed.read().state is TrainingState.INTERRUPTED
+    assert alive.read().state is TrainingState.RUNNING
+
+
+def test_while_a_run_is_at_work_nobody_else_tells_of_killed_ones(
+    tmp_path: Path, tiny_bundle: Path
+) -> None:
+    server = Server.open(ServerSettings(state=tmp_path, studies="", bundle=str(tiny_bundle)))
+    killed = RunFolder.create(server.folder.training)
+    begun(killed, process=Process(pid=os.getpid(), created=0.0))
+
+    with training_lock(server.folder.training):
+        tell_of_killed(server.folder.training, server.audit)
+
+    assert killed.read().ended is None
+
+
+def test_who_asked_for_a_run_is_read_once(tmp_path: Path) -> None:
+    order = write_order(tmp_path, "Änn")
+
+    assert "nn" not in order
+    assert [take_order(tmp_path, order), take_order(tmp_path, order)] == ["Änn", ""]
+    assert list(tmp_path.iterdir()) == []

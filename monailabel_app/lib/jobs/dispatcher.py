@@ -102,7 +102,10 @@ class Dispatcher:
         self._threads = ThreadPoolExecutor(max_workers=MOST_SLOTS, thread_name_prefix="job")
 
     def run(self, ended: threading.Event) -> None:
-        """Work until `ended` is set.
+        """Work until `ended` is set, and set it where something else ends the work.
+
+        Python waits for the threads of jobs before a process ends, and one of them may hang at a
+        store: from here on `_end_in_time` watches.
 
         Raises
         ------
@@ -111,9 +114,9 @@ class Dispatcher:
         PrivDiffError
             If the audit log or STATE cannot be written.
         """
-        self._jobs.recover()
         looked = 0.0
         try:
+            self._jobs.recover()
             while not ended.is_set():
                 while self._take():
                     pass
@@ -124,6 +127,7 @@ class Dispatcher:
                     looked = time.monotonic()
                     self._mind()
         finally:
+            ended.set()
             self._end()
 
     def _take(self) -> bool:

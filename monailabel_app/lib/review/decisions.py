@@ -12,11 +12,11 @@ from enum import Enum
 from monailabel_app.lib.errors import Conflict
 from monailabel_app.lib.jobs.job import Job
 from monailabel_app.lib.jobs.states import JobState
+from monailabel_app.lib.review.approvals import approvers, people_needed
 from monailabel_app.lib.review.claims import hold_for_decision
 from monailabel_app.lib.review.reconcile import explaining_records, reconcile
 from monailabel_app.lib.security.roles import Principal
 from monailabel_app.lib.server import Server
-from monailabel_app.lib.settings import ServerSettings
 from privdiff_infer.audit import file_digest
 from privdiff_infer.errors import OptionError
 from privdiff_infer.release import Review, is_released
@@ -29,11 +29,6 @@ class Verdict(str, Enum):
 
     APPROVED = "approved"
     REJECTED = "rejected"
-
-
-def people_needed(settings: ServerSettings) -> int:
-    """Return how many different people must approve."""
-    return 2 if settings.two_person else 1
 
 
 def decide(
@@ -71,6 +66,7 @@ def decide(
     _check(server, who, job, verdict, before)
     _check_shown(server, job, sha256, before)
     hold_for_decision(server, who, job)
+    not_counted = set(before.approvers).difference(approvers(server.settings, job, before))
     with explaining_records():
         try:
             record(
@@ -80,7 +76,7 @@ def decide(
                 who.name,
                 comment,
                 shown={job.output: sha256},
-                people=people_needed(server.settings),
+                people=people_needed(server.settings) + len(not_counted),
             )
         except OptionError as error:  # decided or redrawn since it was read
             raise Conflict(

@@ -16,7 +16,7 @@ from functools import partial
 
 from monailabel_app.lib.errors import Conflict
 from monailabel_app.lib.jobs.job import Job
-from monailabel_app.lib.review.decisions import people_needed
+from monailabel_app.lib.review.approvals import approvers, people_needed
 from monailabel_app.lib.review.reconcile import explaining_records, reconcile
 from monailabel_app.lib.security.roles import Principal
 from monailabel_app.lib.server import Server
@@ -158,11 +158,13 @@ def _publication(server: Server, job: Job, store: str) -> Iterator[Publication]:
 
 def _check_approved(server: Server, job: Job, decision: Decision) -> None:
     approved = decision.state in (Review.APPROVED, Review.PUBLISHED)
-    if approved and len(decision.approvers) >= people_needed(server.settings):
+    counted = approvers(server.settings, job, decision)
+    if approved and len(counted) >= people_needed(server.settings):
         return
     if decision.approvers:
         raise Conflict(
-            "one person approved this image, and two must", "let a second reviewer approve it"
+            "one person approved this image, and two must",
+            "let another reviewer approve it; who queued it does not count",
         )
     raise Conflict(f"this image is {job.state.value}, not approved", "approve it first")
 

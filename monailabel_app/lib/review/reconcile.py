@@ -15,6 +15,7 @@ from typing import Any
 from monailabel_app.lib.errors import Busy, Conflict
 from monailabel_app.lib.jobs.job import Job
 from monailabel_app.lib.jobs.states import DECIDABLE, JobState
+from monailabel_app.lib.review.approvals import approvers
 from monailabel_app.lib.server import Server
 from privdiff_infer.audit import Event, continued_log
 from privdiff_infer.errors import AuditError, OutputError, SecretError
@@ -128,7 +129,7 @@ def reconcile(server: Server, job: Job, publisher: str = "") -> tuple[Job, Decis
     """
     decision = recorded_decision(server, with_result(job))
     state = _state(job, decision)
-    values = _columns(decision)
+    values = _columns(decision, approvers(server.settings, job, decision))
     if job.state is JobState.PUBLISHED or _agrees(job, state, values):
         return job, decision
     if decision.time and job.decided != values["decided"]:
@@ -155,12 +156,12 @@ def _state(job: Job, decision: Decision) -> JobState:
     return OF_REVIEW[decision.state]
 
 
-def _columns(decision: Decision) -> dict[str, Any]:
+def _columns(decision: Decision, counted: tuple[str, ...]) -> dict[str, Any]:
     """Return the columns that repeat a decision."""
     decided = datetime.fromisoformat(decision.time).timestamp() if decision.time else 0.0
     return {
         "sha256": decision.sha256,
-        "first_approver": decision.approvers[0] if decision.approvers else "",
+        "first_approver": counted[0] if counted else "",
         "decided_by": "" if decision.state is Review.PENDING else decision.reviewer,
         "decided": decided,
         "comment": decision.comment,

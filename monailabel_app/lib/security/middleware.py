@@ -29,7 +29,7 @@ from monailabel_app.lib.security import monai_label, policy
 from monailabel_app.lib.security.attempts import MOST_IN_WINDOW, FailedSignIns
 from monailabel_app.lib.security.headers import SecurityHeaders
 from monailabel_app.lib.security.limits import RequestLimits
-from monailabel_app.lib.security.origins import check_host, check_origin
+from monailabel_app.lib.security.origins import check_host, check_origin, check_peer
 from monailabel_app.lib.security.roles import LOCAL, Principal
 
 MOST_TOKEN_CHARACTERS = 8_192
@@ -94,6 +94,7 @@ class Door:
     async def _check(self, scope: Scope) -> None:
         method, path, headers = scope["method"], _path(scope), Headers(scope=scope)
         if self.authenticator is None:
+            check_peer(scope)
             check_host(headers)
         if policy.is_public(method, path):
             return

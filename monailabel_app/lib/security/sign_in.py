@@ -15,11 +15,16 @@ def authenticator_of(settings: ServerSettings) -> Authenticator | None:
     Raises
     ------
     OptionError
-        If a setting that it needs is missing.
+        If a setting that it needs is missing, or two people must approve and nobody is known.
     SecretError
         If the token file cannot be used.
     """
     if settings.auth is Authentication.NONE:
+        if settings.two_person:
+            raise OptionError(
+                "two people must approve, and without authentication everybody is the same one",
+                "choose --auth tokens or --auth oidc, or --one-person",
+            )
         return None
     if settings.auth is Authentication.OIDC:
         return Provider(

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from monailabel.interfaces.tasks.train import TrainTask
 
 from monailabel_app.lib.audit import ServerAudit
@@ -36,6 +36,7 @@ from monailabel_app.lib.trainers.progress import (
     run_folders,
 )
 from monailabel_app.lib.trainers.reporter import Reporter
+from monailabel_app.lib.trainers.told import ORDER, end_killed, take_order, training_lock
 from privdiff_infer.audit import Event
 from privdiff_infer.errors import CohortError
 from privdiff_infer.release import write_private
@@ -88,22 +89,24 @@ class PrivDiffTrainTask(TrainTask):
             full in ``error.txt`` of the run.
         """
         _refuse_server()
-        parameters = TrainingParameters.of(request)
+        training = self._folder.training
+        by = take_order(training, str(request.get(ORDER, "")))
+        parameters = TrainingParameters.of({k: v for k, v in request.items() if k != ORDER})
         cohort = cohort_of(self._settings)
-        lock = FileLock(self._folder.training / "lock", mode=0o600)
         try:
-            with lock.acquire(timeout=0):
-                return self._run(parameters, cohort)
+            with training_lock(training).acquire(timeout=0):
+                return self._run(parameters, cohort, by)
         except Timeout:
             raise Busy("another fine-tuning runs", "wait for it, or stop it") from None
 
-    def _run(self, parameters: TrainingParameters, cohort: Path) -> dict[str, Any]:
+    def _run(self, parameters: TrainingParameters, cohort: Path, by: str) -> dict[str, Any]:
         _step_back(self._settings.device)
         base = self._models.default()
         audit = ServerAudit.open(self._folder)
+        end_killed(self._folder.training, audit)
         reporter = self._reporter(parameters, base)
         run = reporter.folder.id
-        audit.record(Event.TRAINING_STARTED, sha256=base.sha256, training=run, model=base.id)
+        audit.record(Event.TRAINING_STARTED, by=by, sha256=base.sha256, training=run, model=base.id)
         try:
             self._fine_tune(reporter, cohort, base)
         except TrainingFailed as failed:
@@ -175,6 +178,7 @@ class PrivDiffTrainTask(TrainTask):
         )
         audit.record(
             Event.TRAINING_ENDED,
+            by=reporter.folder.stopped_by() if state is TrainingState.STOPPED else "",
             training=reporter.folder.id,
             state=state.value,
             model=reporter.progress.model,

@@ -213,17 +213,25 @@ class RunFolder:
             return (self.samples / name).read_bytes()
         raise NotFound("this run has no such sample", "read its list of samples")
 
-    def ask_to_stop(self, reason: str) -> None:
-        """Let the run end after its next step; the first reason counts."""
+    def ask_to_stop(self, reason: str, by: str = "") -> None:
+        """Let the run end after its next step; the first who asks, and their reason, count."""
         if not self.stop_reason():
-            write_private(self.root / "stop", reason.encode())
+            write_private(self.root / "stop", f"{reason}\n{by}".encode())
 
     def stop_reason(self) -> str:
         """Return why the run shall end early; empty while it shall not."""
+        return self._stop()[0]
+
+    def stopped_by(self) -> str:
+        """Return who wants it to end early; empty where nobody does, or its time was over."""
+        return self._stop()[1]
+
+    def _stop(self) -> tuple[str, str]:
         try:
-            return (self.root / "stop").read_text(encoding="utf-8")
+            reason, _, by = (self.root / "stop").read_text(encoding="utf-8").partition("\n")
         except FileNotFoundError:
-            return ""
+            return "", ""
+        return reason, by
 
     def write(self, progress: Progress) -> None:
         """Write the progress as a whole or not at all, for its owner alone."""

@@ -129,10 +129,10 @@ def stop_training(run_id: RunId, asking: Admin, at: At) -> TrainingView:
     `DELETE /train/` kills instead; the same `POST /train/privdiff` continues a run that was killed.
     """
     folder = run_folder(at.folder.training, run_id)
-    return TrainingView.of(_asked_to_stop(folder))
+    return TrainingView.of(_asked_to_stop(folder, asking.name))
 
 
-def _asked_to_stop(folder: RunFolder) -> Progress:
+def _asked_to_stop(folder: RunFolder, by: str) -> Progress:
     progress = folder.read()
     early = progress.stage in (TrainingStage.PREPARING, TrainingStage.TRAINING)
     if progress.state is not TrainingState.RUNNING or not early:
@@ -140,5 +140,5 @@ def _asked_to_stop(folder: RunFolder) -> Progress:
             f"this training is {progress.state.value}, at the stage {progress.stage.value}",
             "only one that still trains can end early",
         )
-    folder.ask_to_stop(STOPPED_BY)
+    folder.ask_to_stop(STOPPED_BY, by)
     return progress
