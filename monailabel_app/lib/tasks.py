@@ -14,6 +14,7 @@ from monailabel.utils.async_tasks.task import AsyncTask
 
 from monailabel_app.lib.batch import BatchRequest
 from monailabel_app.lib.errors import BadRequest, Busy, Conflict, NotFound
+from monailabel_app.lib.jobs.cancelling import cancel
 from monailabel_app.lib.jobs.queueing import check_options
 from monailabel_app.lib.jobs.states import WAITING
 from monailabel_app.lib.security.roles import Principal, Require, Role
@@ -22,7 +23,6 @@ from monailabel_app.lib.trainers.parameters import TrainingParameters
 from monailabel_app.lib.trainers.privdiff import cohort_of
 from monailabel_app.lib.trainers.told import ORDER, take_order, tell_of_killed, write_order
 from monailabel_app.lib.upstream import TASK
-from privdiff_infer.audit import Event
 
 BATCH, TRAIN = "batch_infer", "train"
 
@@ -112,8 +112,7 @@ def cancel_batch(here: Server, batch: str, by: str) -> None:
     while waiting := here.jobs.page(states=WAITING, batch=batch).jobs:
         for job in waiting:
             with contextlib.suppress(Conflict):  # it was done meanwhile
-                here.jobs.cancel(job.id)
-                here.audit.record(Event.JOB_CANCELLED, job=job.id, by=by)
+                cancel(here, job.id, by)
 
 
 def _run(method: str, request: dict[str, Any], *, enqueue: bool = False) -> dict[str, Any]:

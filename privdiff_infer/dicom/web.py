@@ -80,11 +80,26 @@ class WebInstance:
             If the store does not give it, after several attempts where these may help.
         """
         try:
-            return open_store(self.store_url).retrieve(self.study, self.series, self.instance)
+            return self.fetch()
         except StoreError as error:
-            rejected = ImageRejected(error.problem, error.remedy)
-            rejected.sop_instance_uid = self.instance
+            rejected = self.rejected(error)
         raise rejected
+
+    def fetch(self) -> bytes:
+        """Fetch the file, for who can wait for the store.
+
+        Raises
+        ------
+        StoreError
+            As `read`.
+        """
+        return open_store(self.store_url).retrieve(self.study, self.series, self.instance)
+
+    def rejected(self, error: StoreError) -> ImageRejected:
+        """Return what an error of the store means for this image."""
+        rejected = ImageRejected(error.problem, error.remedy)
+        rejected.sop_instance_uid = self.instance
+        return rejected
 
 
 @dataclass(frozen=True, repr=False)

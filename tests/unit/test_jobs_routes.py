@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from monailabel_app.lib.jobs.engine import EngineLost
 from monailabel_app.lib.jobs.states import JobState
 from privdiff_infer.image_files import decode_nrrd
 from privdiff_infer.radiograph import decode_radiograph
@@ -140,6 +141,23 @@ def test_a_queued_job_is_cancelled_with_its_upload(new_house):
     assert again.status_code == 409
     assert uploads(new_house) == 0
     assert new_house.told(new_house.jobs.get(job_id)) == ["job_queued", "job_cancelled"]
+
+
+def test_a_job_that_was_begun_and_waits_again_is_cancelled_with_its_folder(new_house, tmp_path):
+    def lose_workers(_: object) -> None:
+        raise EngineLost
+
+    write_picture(tmp_path / "x.png", 0)
+    new_house.upload((tmp_path / "x.png").read_bytes())
+    new_house.engine.before = lose_workers
+    waits = new_house.run()
+    root = new_house.server.folder.job(waits.id).root
+    assert waits.state is JobState.QUEUED and root.exists()
+
+    new_house.client(ANN).delete(f"{API}/{waits.id}")
+
+    assert not root.exists()
+    assert uploads(new_house) == 0
 
 
 def test_users_see_their_own_jobs_and_reviewers_all(house, done):

@@ -18,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from filelock import FileLock, Timeout
+from sqlalchemy.exc import SQLAlchemyError
 
 from monailabel_app.lib import log
 from monailabel_app.lib.audit import ServerAudit
@@ -197,6 +198,10 @@ def main() -> int:
     except PrivDiffError as error:
         logger.error("the dispatcher ends: %s", type(error).__name__)
         print(f"dispatcher: {error}", file=sys.stderr)
+        return 1
+    except SQLAlchemyError as error:
+        logger.error("the dispatcher ends: %s", type(error).__name__)
+        print("dispatcher: the database does not answer", file=sys.stderr)
         return 1
     return 0
 

@@ -156,10 +156,19 @@ class Engine:
 
     @property
     def workers(self) -> int:
-        """Images that can be redrawn at once; of a scheduler elsewhere, as it says now."""
-        if self._settings.scheduler:
+        """Images that can be redrawn at once; of a scheduler elsewhere, as it says now.
+
+        Raises
+        ------
+        EngineLost
+            If it does not say so.
+        """
+        if not self._settings.scheduler:
+            return self._settings.workers
+        try:
             return sum(self.client.nthreads().values())
-        return self._settings.workers
+        except OSError:
+            raise EngineLost from None
 
     def redraw(
         self,
@@ -204,6 +213,8 @@ class Engine:
     def _result(
         self, order: Redrawing, stop: StopSignal, progress: Callable[[int, int], None]
     ) -> AnonymizedImage:
+        if not self.is_alive:
+            raise EngineLost
         self._listeners[order.token] = progress
         future = self.client.submit(redraw, order, key=f"redraw-{order.token}", pure=False)
         try:

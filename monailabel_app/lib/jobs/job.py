@@ -97,7 +97,7 @@ class Job:
     output, sha256
         The result, by its path in the folder of the job, and its bytes.
     reason
-        Why there is none, or why it is held; constant text that may leave.
+        Why there is none, why it is held, or what it waits for; constant text that may leave.
     figures
         `journal.Figures` as a mapping, or None.
     claimed_by, claimed_until

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, File, Form, Header, Path, Query, Response, UploadFile
 
+from monailabel_app.lib.jobs.cancelling import cancel
 from monailabel_app.lib.jobs.job import Job, JobOptions
 from monailabel_app.lib.jobs.queueing import Wish, queue
 from monailabel_app.lib.jobs.results import (
@@ -198,10 +199,7 @@ def get_job(job: Seen, who: User, at: At) -> JobView:
 )
 def cancel_job(job: Seen, who: User, at: At) -> JobView:
     """Cancel a job that waits or runs; its worker stops at the next step, and nothing is kept."""
-    cancelled = at.jobs.cancel(job.id)
-    at.folder.upload(job.id).unlink(missing_ok=True)
-    at.audit.record(Event.JOB_CANCELLED, job=job.id, by=who.name)
-    return JobView.of(at, cancelled, who)
+    return JobView.of(at, cancel(at, job.id, who.name), who)
 
 
 @router.get(

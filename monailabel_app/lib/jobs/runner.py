@@ -9,10 +9,20 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from monailabel_app.lib.audit import ServerAudit
 from monailabel_app.lib.errors import ApiError, Conflict
 from monailabel_app.lib.jobs.engine import Engine, EngineLost, Stop, StopSignal, WorkerDied
 from monailabel_app.lib.jobs.job import Job, JobOptions, decode_source
+from monailabel_app.lib.jobs.server_faults import (
+    DATABASE_AWAY,
+    KEY_AWAY,
+    MODEL_AWAY,
+    WORKERS_AWAY,
+    ServerFault,
+    patient,
+)
 from monailabel_app.lib.jobs.states import MAX_ATTEMPTS, OF_STATUS, JobState
 from monailabel_app.lib.jobs.store import JobStore
 from monailabel_app.lib.models.registry import ModelRegistry
@@ -20,7 +30,15 @@ from monailabel_app.lib.settings import ServerSettings
 from monailabel_app.lib.state_folder import StateFolder
 from privdiff_infer.anonymizer import AnonymizedImage, AnonymizerOptions
 from privdiff_infer.audit import Event
-from privdiff_infer.errors import AuditError, ImageError, ImageRejected, OutputError, PrivDiffError
+from privdiff_infer.errors import (
+    AuditError,
+    BundleError,
+    ImageError,
+    ImageRejected,
+    OutputError,
+    PrivDiffError,
+    SecretError,
+)
 from privdiff_infer.journal import Outcome
 from privdiff_infer.model.bundle import BundleInfo
 from privdiff_infer.radiograph import Radiograph
@@ -30,7 +48,11 @@ from privdiff_infer.run import Run, RunOptions
 logger = logging.getLogger(__name__)
 
 SECONDS_BEFORE_RETRY = 5.0
-"""Times the attempts made: after a full disk, or a lost scheduler."""
+"""Times the attempts made: after a full disk."""
+
+FIRST_PAUSE = 5.0
+LONGEST_PAUSE = 300.0
+"""Seconds that a job waits after a fault of the server; doubled each time."""
 
 EVENTS = {
     Status.RELEASED: Event.IMAGE_RELEASED,
@@ -45,10 +67,6 @@ class Cancelled(Stop):
 
 class Interrupted(Stop):
     """The dispatcher ends; the job continues with the next one."""
-
-
-class Abandoned(Stop):
-    """The workers are gone; the job is tried again later."""
 
 
 StepReport = Callable[[str, int, int], None]
@@ -101,7 +119,9 @@ class RemoteAnonymizer:
             except WorkerDied:
                 self.begin_again()
             except EngineLost:
-                raise Abandoned from None
+                raise ServerFault(WORKERS_AWAY) from None
+            except BundleError:  # it was whole when the run began
+                raise ServerFault(MODEL_AWAY) from None
 
 
 class JobRunner:
@@ -133,6 +153,7 @@ class JobRunner:
         self._folder = StateFolder(settings.state)
         self._models = ModelRegistry(settings)
         self._jobs, self._audit, self._engine, self._report = jobs, audit, engine, report
+        self._pauses: dict[str, float] = {}
 
     def run(self, job: Job, stop: StopSignal) -> None:
         """Bring a job that was taken from the queue to its end, whatever that is."""
@@ -142,8 +163,11 @@ class JobRunner:
             self._discard(job)
         except Interrupted:
             self._queue_again(job, attempts=job.attempts - 1)
-        except Abandoned:
-            self._retry_or_fail(job, EngineLost())
+        except ServerFault as fault:
+            self._wait(job, fault.reason)
+        except SQLAlchemyError:
+            # Where the row cannot be written either, the dispatcher ends and the next one recovers.
+            self._wait(job, ServerFault(DATABASE_AWAY).reason)
         except OutputError as error:
             self._retry_or_fail(job, error)
         except PrivDiffError as error:
@@ -165,7 +189,7 @@ class JobRunner:
                 linkage_limit=run.bundle.metadata.gates.linkage_similarity,
             )
             (outcome,) = run.outcomes(
-                [decode_source(job.source)],
+                [patient(decode_source(job.source))],
                 lambda step, steps: self._report(job.id, step, steps),
                 lambda: self._anonymizer(job, run, stop),
             )
@@ -176,21 +200,35 @@ class JobRunner:
         options = replace(run.options.anonymizer, device=self._settings.device)
 
         def begin_again() -> None:
-            if self._jobs.begin_again(job.id).attempts > MAX_ATTEMPTS:
+            try:
+                attempts = self._jobs.begin_again(job.id).attempts
+            except SQLAlchemyError:
+                raise ServerFault(DATABASE_AWAY) from None
+            if attempts > MAX_ATTEMPTS:
                 raise _tried_too_often()
 
         return RemoteAnonymizer(self._engine, run.bundle, options, job.priority, stop, begin_again)
 
     def _open(self, job: Job) -> Run:
-        """Begin the run of a job, or continue it; what cannot be continued is begun anew.
+        """Open the run of a job; a model that nobody has is its fault, one that is away is not."""
+        try:
+            return self._begun(self._options(job))
+        except Conflict as error:
+            raise ServerFault(error.problem) from None
+        except BundleError:
+            raise ServerFault(MODEL_AWAY) from None
+        except SecretError:
+            raise ServerFault(KEY_AWAY) from None
+
+    def _begun(self, options: RunOptions) -> Run:
+        """Begin a run, or continue it; what cannot be continued is begun anew.
 
         Nobody has seen a result of a job that runs, so that nothing is lost with its folder.
         """
-        options = self._options(job)
         if options.out.exists():
             try:
                 return Run(replace(options, resume=True))
-            except AuditError:
+            except (AuditError, BundleError, SecretError):
                 raise
             except PrivDiffError:
                 shutil.rmtree(options.out)
@@ -237,8 +275,16 @@ class JobRunner:
             later = time.time() + SECONDS_BEFORE_RETRY * job.attempts
             self._queue_again(job, not_before=later)
 
+    def _wait(self, job: Job, reason: str) -> None:
+        """Queue a job again after a fault of the server, which is no attempt at its image."""
+        pause = min(self._pauses.get(job.id, FIRST_PAUSE), LONGEST_PAUSE)
+        self._pauses[job.id] = 2 * pause
+        later = time.time() + pause
+        self._queue_again(job, attempts=job.attempts - 1, not_before=later, reason=reason)
+
     def _move(self, job: Job, to: JobState, **values: Any) -> None:
         """Let the row follow, unless it was cancelled meanwhile."""
+        self._pauses.pop(job.id, None)
         try:
             self._jobs.move(job.id, to, start=[JobState.RUNNING], finished=time.time(), **values)
         except Conflict:

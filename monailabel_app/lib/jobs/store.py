@@ -109,7 +109,12 @@ class JobStore:
 
     def __init__(self, url: str) -> None:
         arguments = {"timeout": BUSY_SECONDS} if url.startswith("sqlite") else {}
-        self._engine = sa.create_engine(url, connect_args=arguments)
+        self._engine = sa.create_engine(
+            url,
+            connect_args=arguments,
+            pool_pre_ping=True,  # a database that was started again is no error of the next job
+            hide_parameters=True,  # errors would quote sources
+        )
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
         METADATA.create_all(self._engine)
@@ -271,6 +276,7 @@ class JobStore:
                 attempts=JOBS.c.attempts + 1,
                 step=0,
                 steps=0,
+                reason="",
             )
             .returning(JOBS)
         )
@@ -416,11 +422,26 @@ class JobStore:
         with self._engine.begin() as connection:
             return connection.execute(back).rowcount
 
-    def to_clean(self, states: Collection[JobState], before: float, limit: int = 100) -> list[Job]:
-        """Return jobs in final states that were not touched since a time and not yet cleaned."""
+    def to_clean(
+        self, states: Collection[JobState], before: float, *, after: int = 0, limit: int = 100
+    ) -> list[Job]:
+        """Return jobs of some states that were not touched since a time, nor cleaned after that.
+
+        Parameters
+        ----------
+        states
+            That end, or wait for nothing that needs the original.
+        before
+            The time.
+        after
+            Sequence of the job after which to look.
+        limit
+            How many at most.
+        """
         old = sa.and_(
+            JOBS.c.sequence > after,
             JOBS.c.state.in_([state.value for state in states]),
-            JOBS.c.cleaned == 0,
+            (JOBS.c.cleaned == 0) | (JOBS.c.cleaned < JOBS.c.decided),
             JOBS.c.finished < before,
             JOBS.c.decided < before,
             JOBS.c.published < before,

@@ -111,7 +111,9 @@ class JobView(BaseModel):
         description="Of the file of record; empty without result.", examples=[EXAMPLE_SHA256]
     )
     media_type: str | None = Field(description="Of the file.", examples=["application/dicom"])
-    reason: str = Field(description="Why it failed or is held; constant text.", examples=[""])
+    reason: str = Field(
+        description="Why it failed, is held or waits; constant text.", examples=[""]
+    )
     figures: FiguresView | None
     linkage_limit: float | None = Field(
         description="The gate of the bundle: above this similarity a result is held.",
