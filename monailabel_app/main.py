@@ -16,6 +16,7 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
 from monailabel_app.lib.errors import NotFound
+from monailabel_app.lib.infers.params import check_json
 from monailabel_app.lib.server import Server
 from monailabel_app.lib.sessions import Sessions
 from monailabel_app.lib.upstream import TASK, configure, settings_from_launcher
@@ -94,7 +95,9 @@ class PrivDiffApp(MONAILabelApp):
 
     def next_sample(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Return the id and the file name of the next image, and nothing of where it lies."""
-        strategy = self._strategies.get(request.get("strategy") or "random")
+        check_json(request)
+        name = request.get("strategy") or "random"
+        strategy = self._strategies.get(name) if isinstance(name, str) else None
         if strategy is None:
             raise NotFound(
                 "there is no such strategy", f"use one of: {', '.join(self._strategies)}"

@@ -22,6 +22,7 @@ from monailabel_app.lib.errors import ApiError
 from privdiff_infer.errors import (
     ImageError,
     OptionError,
+    OutputError,
     PrivDiffError,
     PublishError,
     StoreError,
@@ -44,7 +45,7 @@ OF_STATUS = {
 CONSTANT_TEXT: dict[type[PrivDiffError], tuple[int, str]] = {
     ImageError: (422, "image_refused"),
     PublishError: (409, "publish_refused"),
-    StoreError: (502, "store_failed"),
+    StoreError: (424, "store_failed"),
 }
 """Errors of the library whose problem and remedy are constant text, and may therefore be shown."""
 
@@ -80,6 +81,7 @@ def install(app: FastAPI, mistakes: Iterable[type[Exception]] = ()) -> None:
     app.add_exception_handler(RequestValidationError, _answer_invalid_request)
     app.add_exception_handler(HTTPException, _answer_http_exception)
     app.add_exception_handler(OptionError, _answer_mistake)
+    app.add_exception_handler(OutputError, _answer_unwritten)
     for constant in CONSTANT_TEXT:
         app.add_exception_handler(constant, _answer_constant_text)
     for mistake in mistakes:
@@ -135,6 +137,17 @@ async def _answer_constant_text(request: Request, error: Exception) -> JSONRespo
     return answer(status, code, error.problem, error.remedy)
 
 
+async def _answer_unwritten(request: Request, error: Exception) -> JSONResponse:
+    """Say nothing of the text, whose advice is for commands and not for clients."""
+    logger.error("not written", extra={"facts": {"kind": type(error).__name__}})
+    return answer(
+        507,
+        "not_written",
+        "the server cannot write this now",
+        "try again in a few seconds; if it stays so, ask the administrator to look at the disk",
+    )
+
+
 async def _answer_mistake(request: Request, error: Exception) -> JSONResponse:
     """Say nothing of the text, which can name a file of the server."""
     logger.info("mistake", extra={"facts": {"kind": type(error).__name__}})
@@ -153,6 +166,7 @@ async def _answer_invalid_request(request: Request, error: Exception) -> JSONRes
 def _problem(found: dict[str, Any]) -> str:
     # The last part of a place can be a key that the client made up.
     place = ".".join(str(part) for part in found["loc"][:2])
+    place = place.encode("ascii", "backslashreplace").decode()  # it can have half a character
     return f"{place}: {found['type'].replace('_', ' ')}"
 
 

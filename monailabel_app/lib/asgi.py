@@ -82,6 +82,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.server = instance.server
     await run_in_threadpool(tell_of_killed, instance.server.folder.training, instance.server.audit)
     app.state.datastore = instance.datastore()
+    instance.server.studies.read_ahead()
     app.state.supervisor = Supervisor(instance.server.settings)
     app.state.supervisor.start()
     tidying = asyncio.create_task(_tidy(instance.server.folder))
@@ -98,8 +99,11 @@ async def _tidy(folder: StateFolder) -> None:
     """Forget, as time goes by, what clients sent or asked for and need no more."""
     while True:
         await asyncio.sleep(TIDY_SECONDS)
-        await run_in_threadpool(sessions.Sessions(folder.sessions).remove_expired)
-        await run_in_threadpool(forget_old_files, folder.cache)
+        try:
+            await run_in_threadpool(sessions.Sessions(folder.sessions).remove_expired)
+            await run_in_threadpool(forget_old_files, folder.cache)
+        except Exception as error:  # the next time, perhaps; its text can name a file
+            logger.error("tidying failed", extra={"facts": {"kind": type(error).__name__}})
 
 
 def create_app() -> FastAPI:
@@ -108,7 +112,9 @@ def create_app() -> FastAPI:
         theirs.MONAI_LABEL_APP_DIR, theirs.MONAI_LABEL_STUDIES, theirs.MONAI_LABEL_APP_CONF
     )
     configure(settings)
-    log.configure(StateFolder(settings.state), "server")
+    folder = StateFolder(settings.state)
+    folder.empty_temporary()
+    log.configure(folder, "server")
     app = FastAPI(
         title="PrivDiff-Net", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan
     )

@@ -17,25 +17,29 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.batch_infer import BatchInferImageType
 from pydantic import BaseModel, ConfigDict
 
-from monailabel_app.lib.errors import BadRequest, Busy, NotFound
-from monailabel_app.lib.infers.params import job_options
+from monailabel_app.lib.errors import BadRequest
+from monailabel_app.lib.infers.params import check_json, job_options
 from monailabel_app.lib.jobs.job import Job, JobOptions, NewJob, encode_source
 from monailabel_app.lib.jobs.queueing import check_room, queue_one
 from monailabel_app.lib.jobs.states import WAITING, JobState, Priority
+from monailabel_app.lib.jobs.store import JOBS
 from monailabel_app.lib.security.roles import LOCAL
 from monailabel_app.lib.server import Server
 from monailabel_app.lib.state_folder import StateFolder
-from privdiff_infer.errors import StoreError
+from privdiff_infer.errors import PrivDiffError
 from privdiff_infer.release import json_bytes, write_private
 from privdiff_infer.sources import Source
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
+
+REQUEST = ".request.json"
 
 TO_REPEAT = frozenset({JobState.FAILED, JobState.CANCELLED})
 """What an earlier batch left without a result."""
@@ -72,6 +76,7 @@ class BatchRequest(BaseModel):
         BadRequest
             If a key is unknown or a value impossible.
         """
+        check_json(params)
         named = params.get("images", images)
         if named not in [*BatchInferImageType] and not _is_list_of_text(named):
             raise BadRequest("images is no list of ids", "send ids, or all, labeled or unlabeled")
@@ -124,12 +129,17 @@ class PrivDiffBatch:
         batch = str(request["batch"])
         wanted = BatchRequest.load(self._server.folder, batch)
         manifest = Manifest(self._server.folder.batches / f"{batch}.json", batch)
-        for image_id in self._images(wanted, datastore):
+        manifest.write()
+        images = self._images(wanted, datastore)
+        known = self._queued_before()
+        for image_id in images:
             try:
-                for job, is_new in self._queue(image_id, wanted, batch):
+                for job, is_new in self._queue(image_id, wanted, batch, known):
                     manifest.add(job, is_new)
-            except (NotFound, Busy, StoreError) as error:
+            except PrivDiffError as error:
                 manifest.fail(image_id, error.problem)
+            except OSError:
+                manifest.fail(image_id, "the file of this image cannot be read")
         manifest.write()
         self._follow(manifest)
         return manifest.counts()
@@ -145,14 +155,22 @@ class PrivDiffBatch:
             return [image for image in datastore.get_unlabeled_images() if image in originals]
         return list(originals)
 
-    def _queue(self, image_id: str, wanted: BatchRequest, batch: str) -> Iterator[tuple[Job, bool]]:
+    def _queued_before(self) -> dict[str, str]:
+        """Return the job of every key of earlier batches, whoever asked for them."""
+        theirs = (JOBS.c.batch != "") & (JOBS.c.idempotency_key != "")
+        query = sa.select(JOBS.c.idempotency_key, JOBS.c.id).where(theirs)
+        with self._server.jobs.engine.connect() as connection:
+            return {row.idempotency_key: row.id for row in connection.execute(query)}
+
+    def _queue(
+        self, image_id: str, wanted: BatchRequest, batch: str, known: Mapping[str, str]
+    ) -> Iterator[tuple[Job, bool]]:
         sources = self._server.studies.sources(image_id)
         check_room(self._server, len(sources))
         for source in sources:
             for attempt in count():
                 key = _key(source, wanted.options, attempt)
-                known = self._server.jobs.with_key(wanted.submitter, key)
-                if known is None:
+                if key not in known:
                     new = NewJob(
                         source,
                         wanted.submitter,
@@ -165,8 +183,9 @@ class PrivDiffBatch:
                     )
                     yield queue_one(self._server, new)
                     break
-                if known.state not in TO_REPEAT:
-                    yield known, False
+                before = self._server.jobs.get(known[key])
+                if before.state not in TO_REPEAT:
+                    yield before, False
                     break
 
     def _follow(self, manifest: Manifest) -> None:
@@ -258,8 +277,16 @@ def _key(source: Source, options: JobOptions, attempt: int) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def batches(folder: StateFolder) -> list[str]:
+    """Return the ids of all batches, the newest last."""
+    files = folder.batches.glob(f"*{REQUEST}")
+    return [
+        path.name.removesuffix(REQUEST) for path in sorted(files, key=lambda p: p.stat().st_mtime)
+    ]
+
+
 def _request_file(folder: StateFolder, batch: str) -> Path:
-    return folder.batches / f"{batch}.request.json"
+    return folder.batches / f"{batch}{REQUEST}"
 
 
 def _is_list_of_text(value: object) -> bool:

@@ -6,10 +6,13 @@ archive, and has an id that cannot be guessed.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -66,23 +69,21 @@ class Sessions:
         NotFound
             If there is no such session, or it has expired.
         """
-        path = self.path(session_id)
-        path.touch()
-        return path.open("rb")
+        path = self._path(session_id)
+        with _unless_it_ends():
+            os.utime(path)
+            return path.open("rb")
 
-    def path(self, session_id: str) -> Path:
-        """Return the image of a session.
+    def last_use(self, session_id: str) -> float:
+        """Return when a session was last used, in seconds since 1970.
 
         Raises
         ------
         NotFound
             If there is no such session, or it has expired.
         """
-        self.remove_expired()
-        path = self._folder / session_id
-        if not ID.fullmatch(session_id) or not path.is_file():
-            raise NotFound("there is no such session", "send the image again with PUT /session/")
-        return path
+        with _unless_it_ends():
+            return self._path(session_id).stat().st_mtime
 
     def remove(self, session_id: str) -> None:
         """End a session.
@@ -92,15 +93,38 @@ class Sessions:
         NotFound
             If there is no such session.
         """
-        self.path(session_id).unlink(missing_ok=True)
+        with _unless_it_ends():
+            self._path(session_id).unlink()
 
     def remove_expired(self) -> int:
         """End what nobody used for an hour; return how many there were."""
         oldest = time.time() - SESSION_SECONDS
-        old = [path for path in self._folder.iterdir() if path.stat().st_mtime < oldest]
-        for path in old:
-            path.unlink(missing_ok=True)
-        return len(old)
+        ended = 0
+        for path in self._folder.iterdir():
+            with suppress(FileNotFoundError):  # another request ended it
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
+                    ended += 1
+        return ended
+
+    def _path(self, session_id: str) -> Path:
+        """Return where the image of a session lies, if there is one."""
+        self.remove_expired()
+        if not ID.fullmatch(session_id):
+            raise _unknown()
+        return self._folder / session_id
+
+
+@contextmanager
+def _unless_it_ends() -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise _unknown() from None
+
+
+def _unknown() -> NotFound:
+    return NotFound("there is no such session", "send the image again with PUT /session/")
 
 
 def sessions(here: Annotated[Server, Depends(server)]) -> Sessions:
@@ -146,6 +170,6 @@ def remove_session(
 
 
 def _described(open_sessions: Sessions, session_id: str) -> dict[str, Any]:
-    used = int(open_sessions.path(session_id).stat().st_mtime)
+    used = int(open_sessions.last_use(session_id))
     info = {"name": session_id, "last_access_ts": used, "expiry": SESSION_SECONDS}
     return {"session_id": session_id, "session_info": info}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,6 +92,11 @@ class StateFolder:
         """Logs of every process, without identifiers."""
         return self.root / "logs"
 
+    @property
+    def temporary(self) -> Path:
+        """What processes of the server put down in the place of the system's temporary folder."""
+        return self.root / "tmp"
+
     def job(self, job_id: str) -> OutputFolders:
         """Return the folder of a job: a run of one image, with release/ and private/."""
         return OutputFolders(self.jobs / job_id)
@@ -110,8 +116,24 @@ class StateFolder:
         folders = (
             self.root, self.jobs, self.uploads, self.cache, self.sessions, self.labels,
             self.batches, self.models, self.training, self.app, self.logs, self.engine,
+            self.temporary,
         )  # fmt: skip
         with reporting_disk_errors():
             for folder in folders:
                 folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
                 folder.chmod(PRIVATE_FOLDER)
+
+    def empty_temporary(self) -> None:
+        """Delete what a server before this one put down and left.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be deleted.
+        """
+        with reporting_disk_errors():
+            for path in self.temporary.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)

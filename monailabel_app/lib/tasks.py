@@ -12,8 +12,9 @@ from fastapi import APIRouter, Body, Depends, Query
 from monailabel.interfaces.tasks.batch_infer import BatchInferImageType
 from monailabel.utils.async_tasks.task import AsyncTask
 
-from monailabel_app.lib.batch import BatchRequest
+from monailabel_app.lib.batch import BatchRequest, batches
 from monailabel_app.lib.errors import BadRequest, Busy, Conflict, NotFound
+from monailabel_app.lib.infers.params import check_json
 from monailabel_app.lib.jobs.cancelling import cancel
 from monailabel_app.lib.jobs.queueing import check_options
 from monailabel_app.lib.jobs.states import WAITING
@@ -25,6 +26,9 @@ from monailabel_app.lib.trainers.told import ORDER, take_order, tell_of_killed, 
 from monailabel_app.lib.upstream import TASK
 
 BATCH, TRAIN = "batch_infer", "train"
+
+RUNNING = "RUNNING"
+"""A status of MONAI Label's tasks."""
 
 router = APIRouter()
 
@@ -70,11 +74,25 @@ def run_batch(
 
 @router.delete("/batch/infer", tags=["Infer"], summary="End the running batch")
 def stop_batch(here: Here, asking: Admin) -> dict[str, Any] | None:
-    """End the process of a batch, and cancel those of its jobs that are not done."""
+    """End the process of a batch, and cancel the jobs of all batches that are not done.
+
+    Those of a batch that a server before this one began are among them.
+    """
     task: dict[str, Any] | None = AsyncTask.stop(BATCH)
-    if task is not None:
-        cancel_batch(here, task["request"]["batch"], asking.name)
-    return task
+    cancel_batches(here, asking.name)
+    return task or newest_batch(here)
+
+
+@router.get("/batch/infer", tags=["Infer"], summary="How the batch is, or the last one")
+def get_batch(here: Here, asking: Admin, all: bool = False, check_if_running: bool = False) -> Any:
+    """Return the newest batch; after a restart of the server, what the queue knows of it."""
+    known, _ = AsyncTask.status(BATCH, all, check_if_running)
+    if known is not None:
+        return known
+    newest = newest_batch(here)
+    if newest is None or (check_if_running and newest["status"] != RUNNING):
+        raise NotFound("there is no such batch", f"begin one with POST /batch/infer/{TASK}")
+    return [newest] if all and not check_if_running else newest
 
 
 @router.post(
@@ -88,6 +106,7 @@ def run_training(
 ) -> dict[str, Any]:
     """Fine-tune the default bundle on the server's cohort; see the trainer's config in /info/."""
     _check_model(model)
+    check_json(params)
     chosen = TrainingParameters.of(params or {}).model_dump(mode="json", exclude_unset=True)
     cohort_of(here.settings)
     order = write_order(here.folder.training, asking.name)
@@ -107,12 +126,35 @@ def kill_training(here: Here, asking: Admin) -> dict[str, Any] | None:
     return task
 
 
-def cancel_batch(here: Server, batch: str, by: str) -> None:
-    """Cancel the jobs of a batch that are not done."""
-    while waiting := here.jobs.page(states=WAITING, batch=batch).jobs:
-        for job in waiting:
-            with contextlib.suppress(Conflict):  # it was done meanwhile
-                cancel(here, job.id, by)
+def newest_batch(here: Server) -> dict[str, Any] | None:
+    """Return the newest batch in the form of MONAI Label's tasks, from STATE and the queue alone.
+
+    Its process may have ended with a server before this one; its jobs stay in the queue.
+    """
+    known = batches(here.folder)
+    if not known:
+        return None
+    is_waiting = here.jobs.page(states=WAITING, batch=known[-1], limit=1).jobs
+    status = RUNNING if is_waiting else "DONE"
+    return {
+        "id": known[-1],
+        "status": status,
+        "request": {"model": TASK, "batch": known[-1]},
+        "details": [],
+    }
+
+
+def cancel_batches(here: Server, by: str) -> None:
+    """Cancel the jobs of all batches that are not done; those that clients named stay."""
+    ours = set(batches(here.folder))
+    after: int | None = 0
+    while after is not None:
+        page = here.jobs.page(states=WAITING, after=after)
+        for job in page.jobs:
+            if job.batch in ours:
+                with contextlib.suppress(Conflict):  # it was done meanwhile
+                    cancel(here, job.id, by)
+        after = page.next
 
 
 def _run(method: str, request: dict[str, Any], *, enqueue: bool = False) -> dict[str, Any]:

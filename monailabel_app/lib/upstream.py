@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def prepare(settings: ServerSettings) -> StateFolder:
 
 
 def configure(settings: ServerSettings) -> None:
-    """Set MONAI Label's settings in this process and for its subprocesses.
+    """Set MONAI Label's settings, and the temporary folder, in this process and its subprocesses.
 
     Its authentication stays off: it refuses every valid token, and ours has answered before.
     """
@@ -109,6 +110,8 @@ def configure(settings: ServerSettings) -> None:
     for name, value in chosen.items():
         setattr(theirs, name, value)
         os.environ[name] = "{}" if value == {} else str(value)
+    # Uploads above 1 MB are spooled to the temporary folder: patients' data, which stays in STATE.
+    tempfile.tempdir = os.environ["TMPDIR"] = str(folder.temporary.resolve())
     os.environ.update(settings.environment())
     # Its subprocesses are started with this, and it must be there. Sources that are not installed
     # are found by it too.

@@ -162,7 +162,7 @@ def attacks(
     kinds = (
         traversals(chance, secrets), ids(chance, secrets), params(chance, secrets), bodies(chance),
         broken_files(chance, images), multiparts(chance), heads(chance), methods(chance),
-        huge(chance),
+        huge(chance), notes(chance),
     )  # fmt: skip
     for number in range(count):
         yield next(kinds[number % len(kinds)])
@@ -252,6 +252,8 @@ WRONG_BODIES = (
 )  # fmt: skip
 
 
+JSON = {"Content-Type": "application/json"}
+
 WRONG_TYPES = (b"[]", b'"text"', b"12", b"[1]", b"true", b"1e999")
 
 
@@ -262,6 +264,36 @@ def bodies(chance: random.Random) -> Iterator[Attack]:
         method, target = chance.choice(BODY_ROUTES)
         body = chance.choice((*WRONG_TYPES, *(body + b" !" for body in WRONG_BODIES)))
         yield Attack("body", method, target, {"Content-Type": chance.choice(content_types)}, body)
+
+
+NOTES = ('{"x": "\\ud800"}', '{"\\ud800": 1}', '{"x": NaN}', '{"x": 1e999}', '{"strategy": 5}')
+
+
+def notes(chance: random.Random) -> Iterator[Attack]:
+    """Yield JSON that Python reads and that nobody can write, or that another request trips over.
+
+    No image, strategy or body is right.
+    """
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    while True:
+        text = chance.choice(NOTES)
+        yield chance.choice(
+            (
+                Attack(
+                    "note", "PUT", "/datastore/image/info?image=img-x", form,
+                    f"info={quote(text)}".encode(),
+                ),
+                Attack("note", "POST", "/batch/infer/privdiff", JSON, text.encode()),
+                Attack("note", "POST", "/train/privdiff", JSON, text.encode()),
+                *(
+                    Attack("note", "POST", "/activelearning/first", JSON, body)
+                    for body in (
+                        b'{"label_tag": 5}', b'{"strategy": ["x"]}', b'{"client_id": "\\ud800"}',
+                        b'{"client_id": NaN}',
+                    )
+                ),
+            )
+        )  # fmt: skip
 
 
 def broken_files(chance: random.Random, images: Sequence[bytes]) -> Iterator[Attack]:

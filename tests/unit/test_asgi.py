@@ -15,11 +15,29 @@ from monailabel_app.lib.errors import ApiError
 from monailabel_app.lib.security.policy import is_public, needed_role
 
 SCRIPT = """
-import json
+import asyncio, json, os, pathlib, subprocess, sys, tempfile, types
+from monailabel_app.lib import asgi
 from monailabel_app.lib.asgi import app
 from starlette.middleware.cors import CORSMiddleware
 cors = any(one.cls is CORSMiddleware for one in app.user_middleware)
-print(json.dumps({"openapi": app.openapi(), "cors": cors}))
+async def is_tidying_still():
+    asgi.TIDY_SECONDS = 0
+    missing = pathlib.Path("missing")
+    tidying = asyncio.create_task(
+        asgi._tidy(types.SimpleNamespace(sessions=missing, cache=missing))
+    )
+    await asyncio.sleep(0.2)
+    is_running = not tidying.done()
+    tidying.cancel()
+    return is_running
+tidying = asyncio.run(is_tidying_still())
+print(json.dumps({"openapi": app.openapi(), "cors": cors, "tidying": tidying,
+    "state": os.environ["PRIVDIFF_SERVER_STATE"], "temporary": tempfile.gettempdir(),
+    "child": subprocess.check_output(
+        [sys.executable, "-c", "import tempfile; print(tempfile.gettempdir())"], text=True
+    ).strip(),
+    "left": os.listdir(tempfile.gettempdir()), "mode": os.stat(tempfile.gettempdir()).st_mode,
+}))
 """
 
 
@@ -27,6 +45,9 @@ print(json.dumps({"openapi": app.openapi(), "cors": cors}))
 def described(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> dict[str, Any]:
     """What the application says of itself, in a process that is started as the server's is."""
     state = tmp_path_factory.mktemp("state")
+    (state / "tmp" / "folder").mkdir(parents=True)
+    (state / "tmp" / "folder" / "file").touch()
+    (state / "tmp" / "left by a server before").touch()
     environment = {
         **os.environ,
         "PRIVDIFF_SERVER_STATE": str(state),
@@ -99,6 +120,19 @@ def test_what_is_dangerous_is_not_there(described: dict[str, Any], path: str) ->
     assert not any(filled(known) == path for _, known, _ in operations(described))
     with pytest.raises(ApiError):
         needed_role("POST", path)
+
+
+def test_what_is_spooled_stays_in_state(described: dict[str, Any]) -> None:
+    assert described["temporary"] == described["child"] == f"{described['state']}/tmp"
+    assert described["mode"] & 0o077 == 0
+
+
+def test_what_a_server_before_left_there_is_deleted(described: dict[str, Any]) -> None:
+    assert described["left"] == []
+
+
+def test_tidying_goes_on_after_an_error(described: dict[str, Any]) -> None:
+    assert described["tidying"] is True
 
 
 def test_no_origin_is_let_in(described: dict[str, Any]) -> None:

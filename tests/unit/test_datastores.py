@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from monailabel_app.lib.datastores.labels import Labels
 from monailabel_app.lib.datastores.studies import Listing
 from monailabel_app.lib.errors import BadRequest, NotFound
 from monailabel_app.lib.infers.params import job_options, parse_params
+from monailabel_app.lib.sessions import Sessions
 from privdiff_infer.dicom.pseudonyms import Pseudonyms
 from privdiff_infer.errors import OptionError, StoreError
 from privdiff_infer.vocabulary import Profile
@@ -155,6 +157,74 @@ class TestListing:
         with pytest.raises(StoreError):
             Listing(load, max_age_seconds=1.0).entries()
 
+    def test_a_failure_is_remembered_and_repeated_in_the_background(self) -> None:
+        proceed = threading.Event()
+        calls: list[int] = []
+
+        def load() -> dict[str, int]:
+            calls.append(1)
+            if len(calls) > 1:
+                proceed.wait(10)
+                return {"a": 1}
+            raise StoreError("the store is gone", "wait")
+
+        listing = Listing(load, max_age_seconds=0.05)
+        with pytest.raises(StoreError):
+            listing.entries()
+        with pytest.raises(StoreError):
+            listing.entries()
+        assert len(calls) == 1
+
+        time.sleep(0.1)
+        with pytest.raises(StoreError):
+            listing.entries()  # does not wait for the second reading, which hangs
+        wait_for(lambda: len(calls) == 2)
+        proceed.set()
+        wait_for(lambda: listing._entries is not None)
+        assert listing.entries() == {"a": 1}
+
+    def test_nobody_waits_long_for_a_store_that_hangs(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Listing, "PATIENCE_SECONDS", 0.05)
+        proceed = threading.Event()
+
+        def load() -> dict[str, int]:
+            proceed.wait(10)
+            return {"a": 1}
+
+        listing = Listing(load, max_age_seconds=10.0)
+        listing.read_ahead()
+        wait_for(listing._lock.locked)
+
+        with pytest.raises(StoreError, match="not been listed yet"):
+            listing.entries()
+        proceed.set()
+        wait_for(lambda: not listing._lock.locked())
+        assert listing.find("a") == 1
+
+
+class TestFileName:
+    def test_of_a_file_is_its_id_and_kind(self, root: Path) -> None:
+        studies = FolderStudies(root, PSEUDONYMS)
+
+        suffixes = {path.name: studies.suffix(image) for image, path in studies.entries().items()}
+
+        assert suffixes["b.JPG"] == ".jpg"
+        assert suffixes["c.nii.gz"] == ".nii.gz"
+        assert suffixes["IM0001"] == ".dcm"
+
+    def test_of_a_series_is_had_without_fetching_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        studies = DicomwebStudies("https://pacs.example", tmp_path, PSEUDONYMS)
+        monkeypatch.setattr(studies, "_listing", Listing(lambda: {"img-1": object()}, 10.0))
+
+        assert studies.suffix("img-1") == ".dcm"  # whatever its instances
+        assert not list(tmp_path.iterdir())
+        with pytest.raises(NotFound):
+            studies.suffix("img-2")
+
 
 class TestDicomweb:
     @pytest.mark.parametrize(
@@ -176,6 +246,35 @@ class TestDicomweb:
 
         assert not old.exists()
         assert fresh.exists()
+
+
+class TestVanishingFiles:
+    """Files that another request deletes between a look at the folder and a look at them."""
+
+    @pytest.fixture
+    def vanishing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        gone = tmp_path / "0"
+        listed = Path.iterdir
+        monkeypatch.setattr(Path, "iterdir", lambda folder: iter([gone, *listed(folder)]))
+        old = tmp_path / "1"
+        old.touch()
+        os.utime(old, (0, 0))
+        return tmp_path
+
+    @pytest.mark.parametrize(
+        "tidy", [forget_old_files, lambda folder: Sessions(folder).remove_expired()]
+    )
+    def test_do_not_end_the_tidying(self, vanishing: Path, tidy: Callable[[Path], object]) -> None:
+        tidy(vanishing)
+
+        assert not (vanishing / "1").exists()
+
+    @pytest.mark.parametrize("use", [Sessions.open, Sessions.last_use, Sessions.remove])
+    def test_are_no_sessions(self, vanishing: Path, use: Callable[[Sessions, str], object]) -> None:
+        with pytest.raises(NotFound):
+            use(Sessions(vanishing), "0" * 32)
+
+        assert not list(vanishing.glob("0*"))
 
 
 class TestLabels:
@@ -206,6 +305,23 @@ class TestLabels:
 
         names = {path.name for path in labels.file("img-1", "final").parent.iterdir()}
         assert names == {"img-1.nrrd", "img-1.info"}
+
+    def test_labels_that_come_at_the_same_time_leave_one_of_them(
+        self, labels: Labels, file: Path
+    ) -> None:
+        with ThreadPoolExecutor(8) as several:
+            for suffix in ("nrrd", "nii.gz") * 20:
+                several.submit(labels.save, "img-1", "final", file, f"a.{suffix}", {})
+
+        kept = labels.file("img-1", "final")
+        assert {path.name for path in kept.parent.iterdir()} == {kept.name, "img-1.info"}
+
+    def test_notes_that_come_at_the_same_time_are_all_kept(self, labels: Labels) -> None:
+        with ThreadPoolExecutor(8) as several:
+            for number in range(20):
+                several.submit(labels.update_image, "img-1", {str(number): number})
+
+        assert labels.image_info("img-1") == {str(number): number for number in range(20)}
 
     def test_a_deleted_label_is_gone(self, labels: Labels, file: Path) -> None:
         labels.save("img-1", "final", file, "a.png", {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from privdiff_infer.release import reporting_disk_errors
@@ -22,5 +23,6 @@ def forget_old_files(cache: Path) -> None:
     oldest = time.time() - SECONDS
     with reporting_disk_errors():
         for path in cache.iterdir():
-            if path.lstat().st_mtime < oldest:
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another request forgot it
+                if path.lstat().st_mtime < oldest:
+                    path.unlink()

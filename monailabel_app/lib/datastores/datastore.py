@@ -198,7 +198,9 @@ class PrivDiffDatastore(Datastore):
 
     def file_name(self, image_id: str) -> str:
         """Return what the file of an image is called when it is sent: its id and its kind."""
-        return f"{image_id}{suffix_of(self._file(image_id).name)}"
+        if is_original(image_id):
+            return f"{image_id}{self._studies.suffix(image_id)}"
+        return f"{image_id}{suffix_of(self._clean.file(image_id).name)}"
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Delete a label."""

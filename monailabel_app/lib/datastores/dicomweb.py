@@ -52,6 +52,10 @@ class DicomwebStudies(Studies):
         """Return the series of every image id."""
         return self._listing.entries()
 
+    def read_ahead(self) -> None:
+        """Let a thread read the list."""
+        self._listing.read_ahead()
+
     def check(self, image_id: str) -> None:
         """Raise `NotFound` unless there is such an image."""
         self._listing.find(image_id)
@@ -59,6 +63,11 @@ class DicomwebStudies(Studies):
     def sources(self, image_id: str) -> list[Source]:
         """Return the instances of a series."""
         return list(self._listing.find(image_id).instances())
+
+    def suffix(self, image_id: str) -> str:
+        """Return that of DICOM."""
+        self.check(image_id)
+        return ".dcm"
 
     def file(self, image_id: str) -> Path:
         """Return the one instance of a series, fetched unless that was done lately."""

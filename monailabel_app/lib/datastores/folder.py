@@ -52,6 +52,10 @@ class FolderStudies(Studies):
         """Return the file of every image id."""
         return self._listing.entries()
 
+    def read_ahead(self) -> None:
+        """Let a thread read the list."""
+        self._listing.read_ahead()
+
     def check(self, image_id: str) -> None:
         """Raise `NotFound` unless there is such an image."""
         self._listing.find(image_id)
@@ -59,6 +63,10 @@ class FolderStudies(Studies):
     def sources(self, image_id: str) -> list[Source]:
         """Return the file of an image, as the only one."""
         return [self.file(image_id)]
+
+    def suffix(self, image_id: str) -> str:
+        """Return the suffix of the file."""
+        return suffix_of(self._listing.find(image_id).name)
 
     def file(self, image_id: str) -> Path:
         """Return the file of an image."""

@@ -14,9 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from monailabel_app.lib.errors import BadRequest, NotFound
 from monailabel_app.lib.state_folder import PRIVATE_FOLDER
-from privdiff_infer.release import json_bytes, reporting_disk_errors, write_private
+from privdiff_infer.release import PRIVATE_MODE, json_bytes, reporting_disk_errors, write_private
 
 SUFFIXES = (".seg.nrrd", ".nrrd", ".nii.gz", ".nii", ".png", ".dcm", ".json")
 
@@ -24,6 +26,7 @@ TAG = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 INFO = ".info"
 IMAGES = ".images"
+LOCK = ".lock"
 
 MAX_INFO_BYTES = 2**16
 
@@ -82,7 +85,7 @@ class Labels:
                 "a label is no file of this kind", f"send one of: {', '.join(SUFFIXES)}"
             )
         record = _checked({**info, "suffix": suffix, "ts": int(time.time())})
-        with reporting_disk_errors():
+        with reporting_disk_errors(), self._locked():
             folder.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
             write_private(folder / f"{image_id}{suffix}", file.read_bytes())
             write_private(folder / f"{image_id}{INFO}", record)
@@ -97,7 +100,10 @@ class Labels:
         NotFound
             If there is none.
         """
-        return self._tag(tag) / f"{image_id}{self.info(image_id, tag)['suffix']}"
+        file = self._tag(tag) / f"{image_id}{self.info(image_id, tag)['suffix']}"
+        if not file.is_file():  # it is being replaced or deleted
+            raise _unknown()
+        return file
 
     def info(self, image_id: str, tag: str) -> dict[str, Any]:
         """Return what is known of a label.
@@ -109,7 +115,7 @@ class Labels:
         """
         found = _read(self._tag(tag) / f"{image_id}{INFO}")
         if not found:
-            raise NotFound("there is no such label", "list the labels with GET /datastore/")
+            raise _unknown()
         return found
 
     def update(self, image_id: str, tag: str, info: Mapping[str, Any]) -> None:
@@ -122,9 +128,10 @@ class Labels:
         BadRequest
             If `info` is too large.
         """
-        known = self.info(image_id, tag)
-        record = _checked({**known, **info, "suffix": known["suffix"]})
-        write_private(self._tag(tag) / f"{image_id}{INFO}", record)
+        with reporting_disk_errors(), self._locked():
+            known = self.info(image_id, tag)
+            record = _checked({**known, **info, "suffix": known["suffix"]})
+            write_private(self._tag(tag) / f"{image_id}{INFO}", record)
 
     def remove(self, image_id: str, tag: str) -> None:
         """Delete a label.
@@ -134,10 +141,10 @@ class Labels:
         NotFound
             If there is none.
         """
-        file = self.file(image_id, tag)
-        with reporting_disk_errors():
+        with reporting_disk_errors(), self._locked():
+            suffix = self.info(image_id, tag)["suffix"]
             (self._tag(tag) / f"{image_id}{INFO}").unlink()
-            file.unlink()
+            (self._tag(tag) / f"{image_id}{suffix}").unlink(missing_ok=True)
 
     def image_info(self, image_id: str) -> dict[str, Any]:
         """Return what clients and strategies noted of an image; empty where they did not."""
@@ -156,17 +163,26 @@ class Labels:
         BadRequest
             If it is too large.
         """
-        record = _checked({**self.image_info(image_id), **info})
-        with reporting_disk_errors():
+        with reporting_disk_errors(), self._locked():
+            record = _checked({**self.image_info(image_id), **info})
             (self._folder / IMAGES).mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
             write_private(self._folder / IMAGES / f"{image_id}{INFO}", record)
 
+    def _locked(self) -> FileLock:
+        # Whoever changes anything, in whichever thread or process, has its turn: a label is two
+        # files, and information is read before it is written.
+        return FileLock(self._folder / LOCK, mode=PRIVATE_MODE)
+
     def _tag(self, tag: str) -> Path:
-        if not TAG.fullmatch(tag):
+        if not isinstance(tag, str) or not TAG.fullmatch(tag):  # MONAI Label passes on anything
             raise BadRequest(
                 "this is no tag", "use up to 64 letters, digits, _ and -, such as final"
             )
         return self._folder / tag
+
+
+def _unknown() -> NotFound:
+    return NotFound("there is no such label", "list the labels with GET /datastore/")
 
 
 def _read(path: Path) -> dict[str, Any]:

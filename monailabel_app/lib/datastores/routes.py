@@ -19,7 +19,7 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 from starlette.background import BackgroundTask
 
 from monailabel_app.lib.datastores.datastore import PrivDiffDatastore, is_original
-from monailabel_app.lib.errors import Forbidden
+from monailabel_app.lib.errors import BadRequest, Forbidden
 from monailabel_app.lib.infers.params import parse_params
 from monailabel_app.lib.security.roles import Principal, Require, Role
 from monailabel_app.lib.server import Server, server
@@ -33,6 +33,10 @@ LabelId = Annotated[str, Query(max_length=100, description="Id of a label: that 
 Tag = Annotated[str, Query(max_length=64, description="Such as final.")]
 Asking = Annotated[Principal, Depends(Require(Role.USER))]
 JsonText = Annotated[str, Form(description="A JSON object.")]
+
+
+OF_NEXT_SAMPLE = frozenset({"id", "name", "strategy"})
+"""What MONAI Label's active learning answers, mixed with what is noted of the image."""
 
 
 class Output(str, Enum):
@@ -93,7 +97,13 @@ def put_image_info(
 ) -> dict[str, Any]:
     """Add to what is noted of an image."""
     _check_may_see(image, asking)
-    store.update_image_info(image, {**parse_params(info), "user": asking.name})
+    noted = parse_params(info)
+    if noted.keys() & OF_NEXT_SAMPLE:
+        raise BadRequest(
+            "the server itself says this of an image",
+            f"leave out: {', '.join(sorted(OF_NEXT_SAMPLE))}",
+        )
+    store.update_image_info(image, {**noted, "user": asking.name})
     return {}
 
 

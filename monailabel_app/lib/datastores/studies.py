@@ -8,6 +8,7 @@ that none can be asked for.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -20,7 +21,7 @@ from monailabel_app.lib.settings import ServerSettings
 from monailabel_app.lib.state_folder import StateFolder
 from privdiff_infer.dicom.pseudonyms import Pseudonyms
 from privdiff_infer.dicom.web import is_store_url
-from privdiff_infer.errors import PrivDiffError
+from privdiff_infer.errors import PrivDiffError, StoreError
 from privdiff_infer.sources import Source
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,17 @@ class Studies(ABC):
 
     @abstractmethod
     def entries(self) -> Mapping[str, object]:
-        """Return what every image id stands for. The values are private."""
+        """Return what every image id stands for. The values are private.
+
+        Raises
+        ------
+        StoreError
+            If the store cannot be asked, and never could.
+        """
+
+    @abstractmethod
+    def read_ahead(self) -> None:
+        """Let a thread read the list, so that nobody has to wait for it."""
 
     @abstractmethod
     def check(self, image_id: str) -> None:
@@ -49,6 +60,16 @@ class Studies(ABC):
             If there is no such image.
         StoreError
             If the store cannot be asked.
+        """
+
+    @abstractmethod
+    def suffix(self, image_id: str) -> str:
+        """Return the suffix that tells the kind of an image; nothing is fetched for it.
+
+        Raises
+        ------
+        NotFound
+            If there is no such image.
         """
 
     @abstractmethod
@@ -93,23 +114,30 @@ def is_url(studies: str) -> bool:
 class Listing(Generic[Entry]):
     """A list that is read when somebody asks for it, and anew in the background when it is old.
 
+    Who asks first reads it. A reading that failed is remembered and repeated in the background, so
+    that a store that hangs holds one thread and not every one that asks.
+
     Parameters
     ----------
     load
         Reads it.
     max_age_seconds
-        How old it may be before it is read anew.
+        How old it, or the failure to read it, may be before it is read anew.
     """
 
     LOOK_AGAIN_SECONDS = 1.0
     """An id that is not there is looked for again, but not more often than this."""
+
+    PATIENCE_SECONDS = 2.0
+    """For what another thread reads."""
 
     def __init__(self, load: Callable[[], Mapping[str, Entry]], max_age_seconds: float) -> None:
         self._load = load
         self._max_age_seconds = max_age_seconds
         self._lock = threading.Lock()
         self._entries: Mapping[str, Entry] | None = None
-        self._read = 0.0
+        self._failure: PrivDiffError | None = None
+        self._read = -math.inf
 
     def entries(self) -> Mapping[str, Entry]:
         """Return all entries.
@@ -117,14 +145,21 @@ class Listing(Generic[Entry]):
         Raises
         ------
         PrivDiffError
-            What `load` raises, as long as it has never succeeded.
+            What `load` raised last, as long as it has never succeeded.
+        StoreError
+            If another thread still reads it for the first time.
         """
-        entries = self._entries
-        if entries is None:
-            return self._refresh(self._max_age_seconds)
-        if self._is_older_than(self._max_age_seconds) and not self._lock.locked():
-            threading.Thread(target=self._refresh_quietly, daemon=True).start()
-        return entries
+        if self._entries is None and self._failure is None:
+            self._refresh(self._max_age_seconds)
+        elif self._is_older_than(self._max_age_seconds) and not self._lock.locked():
+            self.read_ahead()
+        if self._entries is None:
+            raise _unread() if self._failure is None else self._failure.with_traceback(None)
+        return self._entries
+
+    def read_ahead(self) -> None:
+        """Let a thread read it where it is old."""
+        threading.Thread(target=self._refresh, args=[self._max_age_seconds], daemon=True).start()
 
     def find(self, image_id: str) -> Entry:
         """Return one entry.
@@ -134,27 +169,38 @@ class Listing(Generic[Entry]):
         NotFound
             If there is none, even after another look.
         """
-        found = self.entries().get(image_id)
-        if found is None:
-            found = self._refresh(self.LOOK_AGAIN_SECONDS).get(image_id)
-        if found is None:
+        entries = self.entries()
+        if image_id not in entries and self._failure is None:
+            self._refresh(self.LOOK_AGAIN_SECONDS)
+            entries = self.entries()
+        if image_id not in entries:
             raise NotFound(
                 "there is no such image", "list the images with GET /datastore/?output=all"
             )
-        return found
+        return entries[image_id]
 
-    def _refresh(self, max_age_seconds: float) -> Mapping[str, Entry]:
-        with self._lock:
-            if self._entries is None or self._is_older_than(max_age_seconds):
-                self._entries = self._load()
-                self._read = time.monotonic()
-            return self._entries
-
-    def _refresh_quietly(self) -> None:
+    def _refresh(self, max_age_seconds: float) -> None:
+        if not self._lock.acquire(timeout=self.PATIENCE_SECONDS):
+            return  # another thread reads it, and may wait for a store that does not answer
         try:
-            self._refresh(self._max_age_seconds)
+            if self._is_older_than(max_age_seconds):
+                self._read_now()
+        finally:
+            self._lock.release()
+
+    def _read_now(self) -> None:
+        try:
+            self._entries = self._load()
+            self._failure = None
         except PrivDiffError as error:
-            logger.warning("the studies cannot be listed anew: %s", error.problem)
+            self._failure = error
+            logger.warning("the studies cannot be listed: %s", error.problem)
+        finally:
+            self._read = time.monotonic()
 
     def _is_older_than(self, seconds: float) -> bool:
         return time.monotonic() - self._read > seconds
+
+
+def _unread() -> StoreError:
+    return StoreError("the images have not been listed yet", "try again in a few seconds")

@@ -49,7 +49,24 @@ def parse_params(text: str) -> dict[str, Any]:
         params = None
     if not isinstance(params, dict):
         raise BadRequest("params is no JSON object", 'send a text such as {"profile": "fast"}')
+    check_json(params)
     return params
+
+
+def check_json(content: object) -> None:
+    """Check what was parsed for what Python takes as JSON and nobody can write or send again.
+
+    Raises
+    ------
+    BadRequest
+        If a text has half a character, or a number is none or infinite.
+    """
+    try:
+        json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError):
+        raise BadRequest(
+            "a text has half a character, or a number is infinite or none", "send valid JSON"
+        ) from None
 
 
 def job_options(params: Mapping[str, Any]) -> JobOptions:
