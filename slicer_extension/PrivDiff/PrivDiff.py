@@ -58,6 +58,7 @@ class PrivDiffWidget(ScriptedLoadableModuleWidget):
             slicer.app.layoutManager(),
             slicer.app.userSettings(),
             SlicerDicomDatabase(),
+            slicer.app.coreIOManager(),
             PrivDiffClient,
             self.resourcePath("Samples"),
         )

@@ -41,7 +41,7 @@ def addDicom(
     database.files[str(dataset.SOPInstanceUID)] = str(path)
     volume = slicer.modules.volumes.logic().AddArchetypeVolume(str(path), name, 4)
     volume.SetAttribute("DICOM.instanceUIDs", str(dataset.SOPInstanceUID))
-    _underPatient(volume)
+    putUnderPatient(volume)
     return volume, content
 
 
@@ -54,10 +54,12 @@ def addPixels(name: str = "film", dtype: str = "uint8", shape: tuple[int, int] =
     return volume
 
 
-def _underPatient(volume: Any) -> None:
-    """Put a volume where Slicer's DICOM reader puts it: below its patient, by name."""
+def putUnderPatient(volume: Any) -> int:
+    """Put a volume where Slicer's DICOM reader puts it, below its patient; return its study."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     patient = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), "Doe^Jane (PHI-4711)")
     hierarchy.SetItemAttribute(patient, "DICOM.PatientName", "Doe^Jane")
-    study = hierarchy.CreateStudyItem(patient, "Chest (19991231)")
+    hierarchy.SetItemUID(patient, "DICOM", "PHI-4711")
+    study = hierarchy.CreateStudyItem(patient, "Chest of Doe (19991231)")
     hierarchy.SetItemParent(hierarchy.GetItemByDataNode(volume), study)
+    return int(study)

@@ -20,7 +20,6 @@ EXTENSION = ROOT / "slicer_extension"
 CATEGORIES = {"Active Learning", "DICOM", "Informatics", "Utilities", "Image Synthesis"}
 """Of those that the catalogue knows, the ones that fit."""
 
-PLACEHOLDER = "https://example.org/PrivDiff"
 BUNDLED = {"numpy", "requests", "pydicom", "slicer", "vtk", "qt", "ctk", "PrivDiffLib"}
 SCRIPTS = sorted((EXTENSION / "PrivDiff").rglob("*.py"))
 
@@ -90,6 +89,20 @@ def test_missing_description_is_found(copy, tmp_path):
     assert "EXTENSION_DESCRIPTION is not set" in configure(copy, tmp_path / "build").stderr
 
 
+@needs_cmake
+def test_address_of_the_repository_stands_in_one_place(copy, tmp_path):
+    path = copy / "slicer_extension" / "PrivDiff.json"
+    entry = json.loads(path.read_text())
+    address = entry["scm_url"].removesuffix(".git")
+    assert address not in (copy / "CMakeLists.txt").read_text()
+
+    path.write_text(path.read_text().replace(address, "https://forge.test/SlicerPrivDiff"))
+    told = configure(copy, tmp_path / "build").stdout
+
+    assert "EXTENSION_HOMEPAGE: https://forge.test/SlicerPrivDiff\n" in told
+    assert "EXTENSION_ICONURL: https://forge.test/SlicerPrivDiff/raw/" in told
+
+
 def test_entry_of_the_catalogue_has_its_keys():
     path = EXTENSION / "PrivDiff.json"
     content = path.read_bytes()
@@ -108,7 +121,7 @@ def test_entry_of_the_catalogue_has_its_keys():
         "tier",
     }
     assert entry["category"] in CATEGORIES and 1 <= entry["tier"] <= 5
-    assert entry["scm_url"] == f"{PLACEHOLDER}.git"
+    assert re.fullmatch(r"https://[^ ]+/SlicerPrivDiff\.git", entry["scm_url"])
     assert entry["dicom_support_rule"] == "Modality == 'DX' or Modality == 'CR'"
     assert f'"{entry["category"]}"' in (ROOT / "CMakeLists.txt").read_text()
     assert (ROOT / "LICENSE").is_file()

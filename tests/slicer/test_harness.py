@@ -120,3 +120,21 @@ def test_sections_fold(application):
     section.collapsed = False
     assert child.visible
     section.close()
+
+
+def test_saved_file_is_told_of_once_it_is_there(application, scene, tmp_path):
+    path, found = tmp_path / "scene.mrml", []
+
+    def listener(properties):
+        found.append((properties["fileName"], path.is_file()))
+
+    files = application.coreIOManager()
+    files.connect("fileSaved(qSlicerIO::IOProperties)", listener)
+
+    assert slicer.util.saveScene(str(path))
+    assert files.disconnect("fileSaved(qSlicerIO::IOProperties)", listener)
+    slicer.util.saveScene(str(path))
+
+    assert found == [(str(path), True)]
+    with pytest.raises(ValueError, match="no signal"):
+        files.connect("fileSaved()", listener)

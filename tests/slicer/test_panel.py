@@ -14,6 +14,7 @@ from PySide6.QtCore import Qt
 
 from tests.slicer.driving import User
 from tests.slicer.fixtures import MODULE, ROOT
+from tests.slicer.radiographs import addPixels
 from tests.unit.scripted_server import Reply, running
 
 API = "/privdiff/v1"
@@ -210,6 +211,64 @@ def test_third_view_fades_and_checks(ready, server):
     assert "Checkerboard" in slicer.util.getNode(composite.GetBackgroundVolumeID()).GetName()
     assert composite.GetForegroundVolumeID() is None
     ready.look("checkerboard")
+
+
+def useLayout(user, number: int) -> None:
+    """Choose another layout, as the menu of the application does."""
+    user.application.layoutManager().layoutLogic().GetLayoutNode().SetViewArrangement(number)
+    assert not user.panel.views.isOpen
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda user: user.pick("modeBox", "Checkerboard"),
+        lambda user: setattr(user.ui.fadeSlider, "value", 30),
+        lambda user: user.choose(0),
+        lambda user: user.click("drawButton") or user.click("lookButton"),
+    ],
+    ids=["mode", "fade", "row", "region"],
+)
+def test_comparison_comes_back_after_another_layout(ready, server, act):
+    anonymize(ready, server)
+    ready.pick("modeBox", "Fade")
+    useLayout(ready, 29)
+    ready.panel.refresh()
+    assert not ready.panel.views.isOpen
+
+    act(ready)
+
+    assert ready.panel.views.isOpen
+    views = [ready.application.layoutManager().sliceWidget(tag) for tag in ("CXROrig", "CXRDiff")]
+    assert all(view.isVisible() for view in views)
+    assert all(view.sliceLogic().GetSliceCompositeNode().GetBackgroundVolumeID() for view in views)
+
+
+def test_layout_from_before_returns_while_another_module_is_seen(ready, server):
+    node = ready.application.layoutManager().layoutLogic().GetLayoutNode()
+    before = node.GetViewArrangement()
+    ready.click("anonymizeButton")
+    ready.choose(0)
+    assert ready.panel.views.isOpen
+
+    ready.widget.exit()
+    assert node.GetViewArrangement() == before
+    finish(server)
+    ready.waitFor(lambda: ready.states()[0] == "To review")
+    assert node.GetViewArrangement() == before
+
+    ready.widget.enter()
+    assert ready.panel.views.isOpen
+
+
+def test_click_shows_the_image_where_nobody_said_that_the_module_is_seen(ready):
+    ready.panel.enter(False)
+
+    ready.choose(0)
+
+    assert ready.panel.views.isOpen
+    ready.key(Qt.Key.Key_N)
+    assert ready.ui.imagesTable.currentRow() == 1
 
 
 def test_decision_names_the_bytes_that_are_shown(ready, server):
@@ -427,15 +486,66 @@ def test_closing_the_scene_ends_jobs_and_empties_the_table(ready, server):
     assert ready.ui.imagesTable.rowCount == 3
 
 
-def test_deleting_a_volume_ends_its_job_and_removes_what_came_of_it(ready, server):
-    anonymize(ready, server)
+def test_deleting_a_volume_ends_its_job(ready, server):
+    server.on(f"DELETE {API}/jobs/0f", job("cancelled"))
+    server.on(f"GET {API}/jobs/0f", job("running"))
+    ready.click("anonymizeButton")
+    ready.waitFor(lambda: ready.states()[0] == "Redrawing")
     case = ready.panel.anonymizing.cases[0]
-    result = case.resultID
 
     slicer.mrmlScene.RemoveNode(slicer.mrmlScene.GetNodeByID(case.volumeID))
 
     ready.waitFor(lambda: ready.ui.imagesTable.rowCount == 2)
-    assert slicer.mrmlScene.GetNodeByID(result) is None
+    ready.waitFor(lambda: any(request.method == "DELETE" for request in server.requests))
+
+
+def test_deleting_a_result_without_its_original_ends_its_case(ready, server):
+    anonymize(ready, server)
+    case = ready.panel.anonymizing.cases[0]
+    slicer.mrmlScene.RemoveNode(slicer.mrmlScene.GetNodeByID(case.volumeID))
+    ready.waitFor(lambda: not case.volumeID)
+    assert ready.ui.imagesTable.rowCount == 3
+
+    slicer.mrmlScene.RemoveNode(slicer.mrmlScene.GetNodeByID(case.resultID))
+
+    ready.waitFor(lambda: ready.ui.imagesTable.rowCount == 2)
+
+
+def test_result_outlives_the_removal_of_originals(ready, server):
+    film = addPixels(shape=(256, 256))
+    ready.waitFor(lambda: ready.ui.imagesTable.rowCount == 4)
+    ready.check(3)
+    ready.choose(3)
+    anonymize(ready, server)
+    case = ready.panel.anonymizing.cases[3]
+    result = ready.panel.images.resultOf(case)
+
+    ready.click("removeOriginalsButton")
+
+    ready.waitFor(lambda: not case.volumeID)
+    assert ready.panel.images.resultOf(case) is result and ready.states()[3] == "To review"
+    roles = [node.GetAttribute("PrivDiff.Role") for node in volumes()]
+    assert film not in volumes() and roles.count("anonymized") == 1 and "difference" not in roles
+    composite = ready.application.layoutManager().sliceWidget("CXRAnon").sliceLogic()
+    assert composite.GetSliceCompositeNode().GetBackgroundVolumeID() == case.resultID
+    server.on(f"POST {API}/jobs/0f/review", job("approved"))
+    ready.click("approveButton")
+    ready.waitFor(lambda: ready.states()[3] == "Approved")
+
+
+def test_originals_are_not_removed_while_images_are_redrawn(ready, server):
+    addPixels()
+    ready.waitFor(lambda: ready.ui.imagesTable.rowCount == 4)
+    server.on(f"GET {API}/jobs/0f", job("running"))
+    ready.click("anonymizeButton")
+    ready.waitFor(lambda: ready.states()[0] == "Redrawing")
+
+    assert not ready.ui.removeOriginalsButton.enabled
+    assert "being redrawn" in ready.ui.removeOriginalsButton.toolTip
+
+
+def volumes():
+    return slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode", slicer.mrmlScene)
 
 
 def test_reload_of_the_module_stops_everything_and_keeps_the_settings(ready, server):
@@ -461,22 +571,51 @@ def stored(application) -> list[object]:
     return [settings.value(key) for key in settings.allKeys()]
 
 
-def test_saving_a_scene_with_originals_warns(ready, caplog):
-    scene = slicer.mrmlScene
-    volume = scene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
-    save(scene)
+@pytest.mark.parametrize("name", ["scene.mrml", "scene.mrb", "folder"])
+def test_saving_a_scene_with_originals_warns(ready, caplog, tmp_path, name):
+    path = tmp_path / name
+    assert slicer.util.saveScene(str(path)) and path.exists()
     assert "original images" not in caplog.text
+    addPixels()
 
-    volume.SetAttribute("DICOM.instanceUIDs", "1.2.3")
-    save(scene)
+    assert slicer.util.saveScene(str(path))
 
     assert "holds 1 original images" in caplog.text
 
 
-def save(scene) -> None:
-    """Tell the scene what the writers of the application tell it."""
-    scene.StartState(scene.SaveState)
-    scene.EndState(scene.SaveState)
+def test_unloaded_module_does_not_warn(ready, caplog, tmp_path):
+    addPixels()
+    ready.application.close(ready.widget)
+
+    assert slicer.util.saveScene(str(tmp_path / "scene.mrml"))
+
+    assert "original images" not in caplog.text
+
+
+def test_volume_without_display_is_compared(ready, server):
+    film = addPixels(shape=(256, 256))
+    slicer.mrmlScene.RemoveNode(film.GetDisplayNode())
+    ready.waitFor(lambda: ready.ui.imagesTable.rowCount == 4)
+    ready.check(3)
+
+    ready.choose(3)
+    anonymize(ready, server)
+
+    assert ready.states()[3] == "To review" and not ready.ui.messageFrame.visible
+    film.GetDisplayNode().SetWindowLevel(100, 60)
+    result = ready.panel.images.resultOf(ready.panel.anonymizing.cases[3])
+    assert result.GetDisplayNode().GetWindow() == pytest.approx(100 / 254, rel=0.05)
+
+
+def test_module_opens_without_a_main_window(application, scene, monkeypatch):
+    monkeypatch.setattr(application, "topLevelWidgets", lambda: [])
+    monkeypatch.setattr(application, "layoutManager", lambda: None)
+    made = []
+    monkeypatch.setattr("qt.QShortcut", made.append)
+
+    application.close(application.open(MODULE))
+
+    assert made == []
 
 
 def test_self_test_of_the_module_passes(application, scene):

@@ -16,11 +16,15 @@ from PrivDiffLib.Cases import Case
 from PrivDiffLib.Decoding import addVolume
 from PrivDiffLib.Nrrd import encodeNrrd
 from PrivDiffLib.Originals import dicomRange, readOriginal
+from PrivDiffLib.Patients import patientItems
 from PrivDiffLib.privdiff_client import Download, OptionError, UnexpectedAnswer
 from PrivDiffLib.Regions import Regions
+from PrivDiffLib.Samples import addSamples
 from PrivDiffLib.SceneImages import SceneImages, images, originals
+from PySide6.QtCore import QTranslator
 
-from tests.slicer.radiographs import Database, addDicom, addPixels
+from tests.slicer.fixtures import MODULE
+from tests.slicer.radiographs import Database, addDicom, addPixels, putUnderPatient
 from tests.unit.dicom_factory import dicom_bytes, radiograph_dataset, ramp
 
 WINDOW = {"WindowCenter": "1800", "WindowWidth": "2400"}
@@ -228,6 +232,65 @@ def test_saved_scene_without_originals_holds_no_patient(scene, database, tmp_pat
     text = path.read_text()
     assert not [word for word in ("Doe", "PHI", "1.2.826") if word in text]
     assert f"Anonymized {case.key}" in text and text.count("<Volume\n") == 1
+
+
+def test_what_else_lay_below_a_patient_stays_without_its_name(scene, database, tmp_path):
+    volume, _ = addDicom(database, tmp_path)
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    drawn = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Segmentation")
+    drawn.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    study = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(volume))
+    hierarchy.SetItemParent(hierarchy.GetItemByDataNode(drawn), study)
+    stack = addPixels("2: CT")
+    slicer.util.updateVolumeFromArray(stack, np.zeros((3, 9, 9)))
+    putUnderPatient(stack)
+    assert len(patientItems(scene)) == 4
+
+    SceneImages(scene).removeOriginals()
+
+    assert patientItems(scene) == [] and scene.GetNodeByID(volume.GetID()) is None
+    for kept in (drawn, stack):
+        item = hierarchy.GetItemByDataNode(kept)
+        assert item and hierarchy.GetItemParent(item) == hierarchy.GetSceneItemID()
+    path = tmp_path / "scene.mrml"
+    scene.SetURL(str(path))
+    scene.Commit()
+    assert not [word for word in ("Doe", "PHI", "1999") if word in path.read_text()]
+
+
+def test_originals_are_single_images_of_any_file_but_samples(scene, database, tmp_path):
+    film, (radiograph, _) = addPixels(), addDicom(database, tmp_path)
+    stack = addPixels("2: CT")
+    slicer.util.updateVolumeFromArray(stack, np.zeros((3, 9, 9)))
+    stack.SetAttribute("DICOM.instanceUIDs", "1.2 1.3 1.4")
+    samples = addSamples(str(MODULE.parent / "Resources" / "Samples"))
+    kept = SceneImages(scene)
+    kept.addResult(caseOf(film, database, resultLike(ramp())))
+
+    assert originals(scene) == [film, radiograph] and len(samples) == 3
+    assert kept.removeOriginals() == 2
+    assert set(images(scene)) == set(samples) and scene.GetNodeByID(stack.GetID()) is stack
+
+
+def test_names_of_nodes_are_translated(application, scene, database, tmp_path):
+    class Brackets(QTranslator):
+        def translate(self, context, text, disambiguation=None, count=-1):
+            return f"[{text}]"
+
+    brackets = Brackets()
+    application.qt.installTranslator(brackets)
+    try:
+        samples = addSamples(str(MODULE.parent / "Resources" / "Samples"))
+        case = caseOf(samples[0], database, b"")
+        case.result = received(case.original.upload)
+        kept = SceneImages(scene)
+        made = [kept.addResult(case), kept.differenceOf(case), kept.checkerboardOf(case)]
+    finally:
+        application.qt.removeTranslator(brackets)
+
+    names = [node.GetName() for node in [*samples, *made]]
+    assert names[:3] == ["[Sample 1]", "[Sample 2]", "[Sample 3]"]
+    assert names[3:] == [f"[Anonymized {case.key}]", "[Difference]", "[Checkerboard]"]
 
 
 def test_a_new_result_takes_the_place_of_the_old(scene, database, tmp_path):

@@ -71,15 +71,19 @@ class ComparisonViews:
     def showThird(self, case: Case, mode: Mode, fade: float) -> None:
         """Show difference, fading or checkerboard in the third view.
 
+        Where the user has left our layout, it is shown again.
+
         Parameters
         ----------
         fade
             0 for the original alone, 1 for the anonymized image alone.
         """
         original, result = self._images.originalOf(case), self._images.resultOf(case)
-        if original is None or result is None or not self.isOpen:
+        if original is None or result is None:
             return
-        if mode is Mode.DIFFERENCE:
+        if not self.isOpen:
+            self.show(case, mode, fade)
+        elif mode is Mode.DIFFERENCE:
             self._fill(COMPARED, self._images.differenceOf(case))
         elif mode is Mode.CHECKERBOARD:
             self._fill(COMPARED, self._images.checkerboardOf(case))
@@ -93,6 +97,7 @@ class ComparisonViews:
 
     def lookAt(self, bounds: tuple[float, ...]) -> None:
         """Show a part of the image, given by its bounds in RAS, with some space around it."""
+        self._open()
         for tag in (ORIGINAL, ANONYMIZED, COMPARED):
             node = self._logic(tag).GetSliceNode()
             center = [(bounds[2 * axis] + bounds[2 * axis + 1]) / 2 for axis in range(3)]
@@ -109,7 +114,7 @@ class ComparisonViews:
 
     def close(self) -> None:
         """Return to the layout from before."""
-        if self.isOpen and self._before is not None:
+        if self._before is not None and self.isOpen:
             self._layoutNode().SetViewArrangement(self._before)
 
     def _open(self) -> None:

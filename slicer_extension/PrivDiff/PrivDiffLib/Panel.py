@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import qt
@@ -24,7 +25,7 @@ from .Regions import Regions
 from .Reviewing import Reviewing
 from .ReviewSection import ReviewSection
 from .Samples import addSamples
-from .SceneImages import ROLE, SceneImages, images
+from .SceneImages import ROLE, SceneImages, displayOf, images
 from .ServerSection import ServerSection
 from .Settings import Settings
 from .Wording import sentence
@@ -32,6 +33,9 @@ from .Wording import sentence
 logger = logging.getLogger(__name__)
 
 TICK_MILLISECONDS = 100
+
+FILE_SAVED = "fileSaved(qSlicerIO::IOProperties)"
+SCENE_SUFFIXES = (".mrml", ".mrb")
 
 
 class Panel(VTKObservationMixin):
@@ -49,6 +53,8 @@ class Panel(VTKObservationMixin):
         QSettings.
     database
         Where DICOM files are.
+    files
+        What loads and saves the files of the application.
     makeClient
         Makes clients of servers.
     sampleFolder
@@ -62,12 +68,13 @@ class Panel(VTKObservationMixin):
         layoutManager: Any,
         userSettings: Any,
         database: DicomDatabase,
+        files: Any,
         makeClient: ClientFactory,
         sampleFolder: str,
     ) -> None:
         super().__init__()
         self._ui, self._scene, self._userSettings = ui, scene, userSettings
-        self._sampleFolder = sampleFolder
+        self._files, self._sampleFolder = files, sampleFolder
         self.settings = Settings.load(userSettings.value)
         self._transfers, self._monitor = Background(), Background()
         self.connection = Connection(makeClient, self._transfers, self._monitor)
@@ -78,18 +85,24 @@ class Panel(VTKObservationMixin):
         self.views = ComparisonViews(layoutManager, self.images)
         self._shown: tuple[Case, str] | None = None
         self._isStale = self._isSceneNew = True
+        self._isEntered = False
         self._makeSections(database)
         self._listen()
         self._timer = qt.QTimer()
         self._timer.setInterval(TICK_MILLISECONDS)
         self._timer.connect("timeout()", self._tick)
         self._timer.start()
-        self._shortcuts = [self._shortcut("P", -1), self._shortcut("N", 1)]
+        self._shortcuts = self._makeShortcuts()
         self.enter(False)
         self.refresh()
 
     def enter(self, entered: bool) -> None:
-        """Let the keys work while the module is seen, and only then."""
+        """Use keys and views of the application while the module is seen, and only then."""
+        self._isEntered, self._shown = entered, None
+        if entered:
+            self.refresh()
+        else:
+            self.views.close()
         for shortcut in self._shortcuts:
             shortcut.enabled = entered
 
@@ -100,6 +113,7 @@ class Panel(VTKObservationMixin):
         """
         self._timer.stop()
         self.removeObservers()
+        self._files.disconnect(FILE_SAVED, self._fileSaved)
         self._transfers.stop()
         self._monitor.stop()
         self.settings.save(self._userSettings.setValue)
@@ -128,6 +142,7 @@ class Panel(VTKObservationMixin):
         ui.messageFrame.visible = False
         ui.messageFrame.styleSheet = "#messageFrame { border: 1px solid #d0433b; }"
         ui.dismissButton.connect("clicked()", self._dismiss)
+        ui.imagesTable.connect("cellClicked(int,int)", self._rowClicked)
         self._serverSection = ServerSection(ui, self.connection, self.settings, self._userActed)
         self._imagesSection = ImagesSection(
             ui,
@@ -159,7 +174,9 @@ class Panel(VTKObservationMixin):
             self.tell,
             self._userActed,
         )
-        self._privacySection = PrivacySection(ui, self._scene, self.images, self._userActed)
+        self._privacySection = PrivacySection(
+            ui, self._scene, self.images, self.anonymizing, self._userActed
+        )
         self.connection.changed.connect(changed)
         self.reviewing.changed.connect(changed)
         self.anonymizing.changed.connect(lambda case: changed())
@@ -174,10 +191,17 @@ class Panel(VTKObservationMixin):
             self.addObserver(self._scene, event, self._sceneChanged)
         self.addObserver(self._scene, scene.StartCloseEvent, self._sceneCloses)
         self.addObserver(self._scene, scene.EndCloseEvent, self._sceneChanged)
-        self.addObserver(self._scene, scene.StartSaveEvent, self._sceneIsSaved)
+        # The scene itself does not tell that it is saved.
+        self._files.connect(FILE_SAVED, self._fileSaved)
 
-    def _shortcut(self, key: str, step: int) -> Any:
-        shortcut = qt.QShortcut(slicer.util.mainWindow())
+    def _makeShortcuts(self) -> list[Any]:
+        window = slicer.util.mainWindow()
+        if window is None:  # Slicer runs without one, for instance in tests of its own
+            return []
+        return [self._shortcut(window, "P", -1), self._shortcut(window, "N", 1)]
+
+    def _shortcut(self, window: Any, key: str, step: int) -> Any:
+        shortcut = qt.QShortcut(window)
         shortcut.setKey(qt.QKeySequence(key))
         shortcut.connect("activated()", lambda: self._step(step))
         return shortcut
@@ -213,13 +237,24 @@ class Panel(VTKObservationMixin):
     def _dismiss(self) -> None:
         self._ui.messageFrame.visible = False
 
+    def _rowClicked(self, row: int, column: int) -> None:
+        """Show the image again where the user has chosen another layout meanwhile.
+
+        A click also tells that the module is seen: not every Slicer says so after a reload.
+        """
+        if not self._isEntered or not self.views.isOpen:
+            self.enter(True)
+
     def _takeImages(self) -> None:
         """Let there be one case for each image of the scene."""
         present = {volume.GetID(): volume for volume in images(self._scene)}
         for case in list(self.anonymizing.cases):
-            if case.volumeID and not case.picture and case.volumeID not in present:
-                self.anonymizing.remove(case)
-            elif case.picture and self.images.resultOf(case) is None:
+            isGone = self.images.originalOf(case) is None
+            if case.volumeID and (isGone if case.picture else case.volumeID not in present):
+                self.images.forgetOriginal(case)
+                self._shown = None
+            # A result outlives its original; what comes from the queue is nothing without it.
+            if self.images.resultOf(case) is None and (case.picture or not case.volumeID):
                 self.anonymizing.remove(case)
         for volumeID, volume in present.items():
             if self.anonymizing.caseOf(volumeID) is None:
@@ -252,7 +287,7 @@ class Panel(VTKObservationMixin):
 
     def _showCurrent(self, case: Case | None) -> None:
         """Show a case that was chosen, once; where it has no result, its original."""
-        if case is None or self._shown == (case, case.resultID):
+        if case is None or not self._isEntered or self._shown == (case, case.resultID):
             return
         self._shown = (case, case.resultID)
         if self.images.originalOf(case) is None and self.images.resultOf(case) is None:
@@ -264,7 +299,7 @@ class Panel(VTKObservationMixin):
         self.removeObservers(self._windowChanged)
         for volume in (self.images.originalOf(case), self.images.resultOf(case)):
             if volume is not None:
-                self.addObserver(volume.GetDisplayNode(), "ModifiedEvent", self._windowChanged)
+                self.addObserver(displayOf(volume), "ModifiedEvent", self._windowChanged)
 
     def _windowChanged(self, display: Any, event: str) -> None:
         case = self._imagesSection.current
@@ -298,5 +333,8 @@ class Panel(VTKObservationMixin):
             self.anonymizing.remove(case)
         self._isSceneNew = True
 
-    def _sceneIsSaved(self, caller: Any, event: str) -> None:
-        self._privacySection.warn()
+    def _fileSaved(self, properties: Any) -> None:
+        path = Path(str(properties["fileName"]))
+        # A scene can be a file, a bundle, or a folder; no other data is saved as a folder.
+        if path.suffix.lower() in SCENE_SUFFIXES or path.is_dir():
+            self._privacySection.warn()

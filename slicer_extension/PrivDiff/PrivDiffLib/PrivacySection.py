@@ -1,4 +1,4 @@
-"""Section: originals of the scene, which a saved scene would hold with the patient's name."""
+"""Section: originals of the scene, which a saved scene would hold, and names of patients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from .Anonymizing import Anonymizing
 from .Controls import Control
+from .Patients import patientItems
 from .SceneImages import SceneImages, originals
 
 
@@ -19,44 +21,61 @@ class PrivacySection:
     ----------
     ui
         Widgets of the panel by name.
-    scene, images
+    scene, images, anonymizing
         What is looked at and changed.
     changed
         Called after the user did something.
     """
 
     def __init__(
-        self, ui: Any, scene: Any, images: SceneImages, changed: Callable[[], None]
+        self,
+        ui: Any,
+        scene: Any,
+        images: SceneImages,
+        anonymizing: Anonymizing,
+        changed: Callable[[], None],
     ) -> None:
-        self._ui, self._scene, self._images, self._changed = ui, scene, images, changed
+        self._ui, self._scene, self._images = ui, scene, images
+        self._anonymizing, self._changed = anonymizing, changed
         self._remove = Control(ui.removeOriginalsButton)
         ui.removeOriginalsButton.connect("clicked()", self._removeOriginals)
 
     def refresh(self) -> None:
         """Show how things stand."""
-        count = len(originals(self._scene))
+        count, named = self._count()
         self._ui.privacyLabel.text = (
             _(
-                "This scene holds {count} original images. If it is saved, the names and birth "
-                "dates of the patients are saved with it."
-            ).format(count=count)
-            if count
-            else _("This scene holds no image that came from DICOM or from the review queue.")
+                "This scene holds {count} original images, and names {named} patients or studies. "
+                "If it is saved, pixels, names and birth dates are saved with it."
+            ).format(count=count, named=named)
+            if count or named
+            else _("This scene holds no original image, and names no patient.")
         )
-        self._ui.privacyLabel.styleSheet = "color: #c98a1b" if count else ""
-        self._remove.allow("" if count else _("There is no original in this scene"))
+        self._ui.privacyLabel.styleSheet = "color: #c98a1b" if count or named else ""
+        self._remove.allow(self._obstacle(count + named))
 
     def warn(self) -> None:
-        """Say what is being saved, where originals are."""
-        count = len(originals(self._scene))
-        if count:
+        """Say what was saved, where originals or names are."""
+        count, named = self._count()
+        if count or named:
             slicer.util.warningDisplay(
                 _(
-                    "The scene that is being saved holds {count} original images, with the names "
-                    "and birth dates of the patients. To share it, delete what was saved, press "
-                    "'Remove originals from the scene' in the module PrivDiff, and save again."
-                ).format(count=count)
+                    "The scene that was saved holds {count} original images, and names {named} "
+                    "patients or studies. To share it, delete what was saved, press 'Remove "
+                    "originals from the scene' in the module PrivDiff, and save again."
+                ).format(count=count, named=named)
             )
+
+    def _count(self) -> tuple[int, int]:
+        return len(originals(self._scene)), len(patientItems(self._scene))
+
+    def _obstacle(self, count: int) -> str:
+        if not count:
+            return _("There is no original in this scene")
+        # Without its original a job would be cancelled.
+        if any(case.isBusy for case in self._anonymizing.cases):
+            return _("Images are being redrawn: wait for them, or cancel them")
+        return ""
 
     def _removeOriginals(self) -> None:
         self._images.removeOriginals()

@@ -6,15 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import slicer
+from slicer.i18n import tr as _
 
 from .Decoding import SINGLE_FILE
+
+SAMPLE = "PrivDiff.Sample"
+"""Attribute of samples: they show nobody."""
 
 
 def addSamples(folder: str) -> list[Any]:
     """Put all samples of a folder into the scene; return their volumes."""
     volumes = []
     for number, path in enumerate(sorted(Path(folder).glob("*.nrrd")), 1):
-        name = f"Sample {number}"
+        name = _("Sample {number}").format(number=number)
         logic = slicer.modules.volumes.logic()
-        volumes.append(logic.AddArchetypeVolume(str(path), name, SINGLE_FILE))
+        volume = logic.AddArchetypeVolume(str(path), name, SINGLE_FILE)
+        volume.SetAttribute(SAMPLE, path.stem)
+        volumes.append(volume)
     return volumes

@@ -12,7 +12,9 @@ from slicer.i18n import tr as _
 from .Cases import Case, Original
 from .Decoding import addVolume
 from .Difference import checkerboard, difference, onGreyScale
-from .Originals import INSTANCES, turned
+from .Originals import turned
+from .Patients import childrenOf, hierarchyOf, removePatients
+from .Samples import SAMPLE
 
 ROLE = "PrivDiff.Role"
 """Attribute of volumes that this module made; others are the user's."""
@@ -35,13 +37,20 @@ def images(scene: Any) -> list[Any]:
 
 
 def originals(scene: Any) -> list[Any]:
-    """Return the volumes of a scene that show a patient: DICOM, and pictures of the queue."""
+    """Return the single images of a scene that can show a patient.
+
+    These are the user's, whatever file they came from, and pictures of the queue.
+    """
     volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode", scene)
-    return [
-        volume
-        for volume in volumes
-        if volume.GetAttribute(INSTANCES) or volume.GetAttribute(ROLE) == PICTURE
-    ]
+    pictures = [volume for volume in volumes if volume.GetAttribute(ROLE) == PICTURE]
+    return [volume for volume in images(scene) if not volume.GetAttribute(SAMPLE)] + pictures
+
+
+def displayOf(volume: Any) -> Any:
+    """Return the display node of a volume, a new one where it has none."""
+    if volume.GetDisplayNode() is None:
+        volume.CreateDefaultDisplayNodes()
+    return volume.GetDisplayNode()
 
 
 class SceneImages:
@@ -92,7 +101,7 @@ class SceneImages:
 
     def differenceOf(self, case: Case) -> Any:
         """Return the signed difference, on a scale from blue (darker) to orange (brighter)."""
-        volume = self._computed(case, DIFFERENCE, difference)
+        volume = self._computed(case, DIFFERENCE, _("Difference"), difference)
         display = volume.GetDisplayNode()
         display.SetAndObserveColorNodeID(self._colours().GetID())
         _setWindow(volume, 2 * DIFFERENCE_SHOWN, 0.0)
@@ -100,7 +109,7 @@ class SceneImages:
 
     def checkerboardOf(self, case: Case) -> Any:
         """Return fields of original and result in turn."""
-        volume = self._computed(case, CHECKERBOARD, checkerboard)
+        volume = self._computed(case, CHECKERBOARD, _("Checkerboard"), checkerboard)
         _setWindow(volume, 1.0, 0.5)
         return volume
 
@@ -116,10 +125,10 @@ class SceneImages:
         ranges = (self._rangeOf(case, original), self._ranges[result.GetID()])
         source, target = (result, original) if fromResult else (original, result)
         (low, high), (targetLow, targetHigh) = reversed(ranges) if fromResult else ranges
-        display = source.GetDisplayNode()
+        display = displayOf(source)
         scale = (targetHigh - targetLow) / max(high - low, 1e-9)
         window, level = display.GetWindow() * scale, targetLow + (display.GetLevel() - low) * scale
-        shown = target.GetDisplayNode()
+        shown = displayOf(target)
         # What is equal but for rounding is left alone: each side answers to the other.
         isSame = max(abs(shown.GetWindow() - window), abs(shown.GetLevel() - level)) < scale * 1e-3
         if not isSame or shown.GetAutoWindowLevel():
@@ -141,11 +150,22 @@ class SceneImages:
             case.volumeID = ""
         case.resultID = ""
 
+    def forgetOriginal(self, case: Case) -> None:
+        """Let an original go that left the scene, with what was computed from it.
+
+        The result stays: it is what the work was for.
+        """
+        derived = self._derived.get(case.key, {})
+        for role in (DIFFERENCE, CHECKERBOARD):
+            self._remove(derived.pop(role, ""))
+        case.volumeID = ""
+
     def removeOriginals(self) -> int:
-        """Remove every volume that shows a patient; return how many there were."""
+        """Remove every original, and all that names a patient; return how many originals."""
         found = originals(self._scene)
         for volume in found:
             self._remove(volume.GetID())
+        removePatients(self._scene)
         return len(found)
 
     def isOurs(self, nodeID: str) -> bool:
@@ -163,7 +183,7 @@ class SceneImages:
         _setWindow(volume, displayRange[1] - displayRange[0], sum(displayRange) / 2)
         return volume
 
-    def _computed(self, case: Case, role: str, compute: Any) -> Any:
+    def _computed(self, case: Case, role: str, name: str, compute: Any) -> Any:
         nodes = self._derived.get(case.key, {})
         existing = self._scene.GetNodeByID(nodes.get(role, ""))
         if existing is not None:
@@ -173,7 +193,7 @@ class SceneImages:
             onGreyScale(_plane(original), self._rangeOf(case, original)),
             onGreyScale(_plane(result), self._ranges[result.GetID()]),
         )
-        volume = self._scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", role.capitalize())
+        volume = self._scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
         slicer.util.updateVolumeFromArray(volume, pixels[np.newaxis])
         volume.CopyOrientation(original)
         volume.CreateDefaultDisplayNodes()
@@ -194,7 +214,7 @@ class SceneImages:
         return float(array.min()), float(array.max())
 
     def _placeApart(self, volume: Any, name: str) -> None:
-        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self._scene)
+        hierarchy = hierarchyOf(self._scene)
         subject = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), name)
         study = hierarchy.CreateStudyItem(subject, _("PrivDiff-Net"))
         hierarchy.SetItemParent(hierarchy.GetItemByDataNode(volume), study)
@@ -216,7 +236,7 @@ class SceneImages:
         node = self._scene.GetNodeByID(nodeID) if nodeID else None
         if node is None:
             return
-        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self._scene)
+        hierarchy = hierarchyOf(self._scene)
         item = hierarchy.GetItemByDataNode(node)
         study = hierarchy.GetItemParent(item)
         # The storage node names the file, and that can name the patient.
@@ -231,9 +251,7 @@ class SceneImages:
 def _removeEmptyAncestors(hierarchy: Any, item: int) -> None:
     """Remove a study, and its subject, that hold nothing any more."""
     while item and item != hierarchy.GetSceneItemID():
-        children = vtk.vtkIdList()
-        hierarchy.GetItemChildren(item, children)
-        if children.GetNumberOfIds():
+        if childrenOf(hierarchy, item):
             return
         parent = hierarchy.GetItemParent(item)
         hierarchy.RemoveItem(item, False, False)
@@ -275,7 +293,7 @@ def _isImage(volume: Any) -> bool:
 
 
 def _setWindow(volume: Any, window: float, level: float) -> None:
-    display = volume.GetDisplayNode()
+    display = displayOf(volume)
     display.AutoWindowLevelOff()
     display.SetWindowLevel(window, level)
 

@@ -3,4 +3,5 @@ foreach(name IN ITEMS HOMEPAGE CATEGORY CONTRIBUTORS DESCRIPTION ICONURL SCREENS
   if(NOT EXTENSION_${name})
     message(FATAL_ERROR "EXTENSION_${name} is not set")
   endif()
+  message(STATUS "EXTENSION_${name}: ${EXTENSION_${name}}")
 endforeach()

@@ -24,6 +24,7 @@ from PySide6.QtWidgets import (
 )
 
 from tests.slicer.harness import ctkwidgets, pythonqt, scripted
+from tests.slicer.harness.files import CoreIOManager
 from tests.slicer.harness.layout import LayoutManager
 from tests.slicer.harness.mrmlwidgets import qMRMLWidget
 from tests.slicer.harness.pythonqt import make
@@ -98,6 +99,7 @@ class Application:
                 self.sliceFactory.RegisterDisplayableManager(name)
         self._hierarchy = HierarchyItems(self.scene)
         self._layout = LayoutManager(self)
+        self._files = make(CoreIOManager)(self.scene)
         self._makeWindow()
         self._layout.layoutLogic().GetLayoutNode().SetViewArrangement(29)
 
@@ -108,6 +110,10 @@ class Application:
     def layoutManager(self) -> LayoutManager:
         """Return what arranges the views."""
         return self._layout
+
+    def coreIOManager(self) -> Any:
+        """Return what saves files."""
+        return self._files
 
     def userSettings(self) -> Any:
         """Return settings of the test's own."""

@@ -95,7 +95,7 @@ class PythonQtObject:
 
     def _signal(self, signature: str) -> str:
         wanted = signature
-        for word in ("vtkMRMLScene*", "vtkMRMLNode*"):
+        for word in ("vtkMRMLScene*", "vtkMRMLNode*", "qSlicerIO::IOProperties"):
             wanted = wanted.replace(word, "PyObject")
         normalized = bytes(QtCore.QMetaObject.normalizedSignature(wanted).data()).decode()
         if self.metaObject().indexOfSignal(normalized) < 0:
