@@ -109,8 +109,8 @@ class PrivDiffTest(ScriptedLoadableModuleTest):
         self.assertGreater(len(volumes), 0)
         self.assertEqual(images(slicer.mrmlScene), volumes)
         original = readOriginal(volumes[0], SlicerDicomDatabase())
-        self.assertTrue(original.upload.startswith(b"NRRD0004\ntype: "))
-        self.assertNotIn(b"Sample", original.upload)
+        self.assertTrue(original.file().startswith(b"NRRD0004\ntype: "))
+        self.assertNotIn(b"Sample", original.file())
 
     def test_resultLiesOverItsOriginal(self):
         """A file that a server could send lies over its original and is shown beside it."""
@@ -126,7 +126,7 @@ class PrivDiffTest(ScriptedLoadableModuleTest):
         volume = PrivDiffLogic().addSamples()[0]
         case = Case("sample", volumeID=volume.GetID())
         case.original = readOriginal(volume, SlicerDicomDatabase())
-        content = case.original.upload
+        content = case.original.file()
         case.result = Download(content, hashlib.sha256(content).hexdigest(), "image/x-nrrd")
         kept = SceneImages(slicer.mrmlScene)
         result = kept.addResult(case)

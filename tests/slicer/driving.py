@@ -106,7 +106,7 @@ class User:
         self.type("serverBox", url)
         self.type("tokenEdit", token)
         self.click("connectButton")
-        self.waitFor(lambda: self.ui.connectButton.enabled)
+        self.waitFor(lambda: self.ui.connectButton.text == "Connect")
 
     def look(self, name: str) -> None:
         """Keep a picture of the window."""

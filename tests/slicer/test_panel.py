@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+import struct
 import time
+import zlib
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from PySide6.QtCore import Qt
 
 from tests.slicer.driving import User
 from tests.slicer.fixtures import MODULE, ROOT
-from tests.slicer.radiographs import addPixels
+from tests.slicer.radiographs import Database, addDicom, addPixels
 from tests.unit.scripted_server import Reply, running
 
 API = "/privdiff/v1"
@@ -39,6 +41,20 @@ FIGURES = {
 }
 CONTENT = encodeNrrd(np.tile(np.linspace(0, 1, 256, dtype=np.float32), (256, 1)), (1.4, 1.4))
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+def picture() -> bytes:
+    """Return a grey PNG."""
+    lines = b"".join(b"\0" + bytes(range(256)) for _ in range(256))
+    header = struct.pack(">IIBBBBB", 256, 256, 8, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+PICTURE = picture()
 
 
 @pytest.fixture
@@ -158,6 +174,7 @@ def test_result_is_shown_and_explained(ready, server):
     ]
     sent = next(r for r in server.requests if r.method == "POST" and r.path == f"{API}/jobs")
     assert b"original" in sent.content and b"Sample" not in sent.content
+    assert b'name="output_format"\r\n\r\ndicom\r\n' in sent.content
     ready.look("result")
 
 
@@ -283,6 +300,33 @@ def test_decision_names_the_bytes_that_are_shown(ready, server):
     assert SHA256.encode() in said.content and b"a ring" in said.content
 
 
+def test_queue_is_counted_and_walked_round(user, server, monkeypatch):
+    monkeypatch.setattr("PrivDiffLib.Reviewing.COUNT_SECONDS", 0.1)
+    server.on(f"GET {API}/jobs", {"jobs": [], "next": None, "counts": {}})
+    user.connect(server.url)
+    user.waitFor(lambda: "Awaiting review on the server: 0" in user.ui.queueLabel.text)
+    assert not user.ui.queueButton.enabled
+    server.on(f"GET {API}/jobs", {"jobs": [], "next": None, "counts": {"awaiting_review": 2}})
+    user.waitFor(lambda: user.ui.queueButton.enabled)
+
+    for name in ("a1", "b2"):
+        server.on(
+            f"GET {API}/jobs/{name}/result",
+            Reply(CONTENT, headers={"X-PrivDiff-SHA256": SHA256}),
+        )
+        server.on(f"GET {API}/jobs/{name}/source", Reply(PICTURE))
+    end = Reply({"error": "not_found", "message": "m", "hint": "h"}, 404)
+    found = [job("awaiting_review", id=name, figures=FIGURES) for name in ("a1", "b2")]
+    server.on(f"POST {API}/review/next", *found, end, found[0])
+    for name in ("a1", "b2", "a1"):
+        user.waitFor(lambda: user.ui.queueButton.enabled)
+        user.click("queueButton")
+        user.waitFor(lambda name=name: name in user.ui.caseLabel.text)
+
+    asked = [r.path.partition("?")[2] for r in server.requests if "/review/next" in r.path]
+    assert asked == ["", "after=a1", "after=b2", ""]
+
+
 def test_held_image_says_why(ready, server):
     why = "this does not look like an upright frontal chest radiograph; check view"
     finish(server, "held", reason=why)
@@ -296,6 +340,23 @@ def test_held_image_says_why(ready, server):
     ready.look("held")
 
 
+def test_malformed_header_stops_no_other_image(ready, server, monkeypatch, tmp_path, caplog):
+    database = Database()
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+    _volume, content = addDicom(database, tmp_path, "film", WindowCenter=2047, WindowWidth=4095)
+    path = next(tmp_path.glob("*.dcm"))
+    path.write_bytes(content.replace(b"2047", b"x047"))
+    ready.waitFor(lambda: ready.ui.imagesTable.rowCount == 4)
+    ready.check(0, 3)
+
+    ready.click("anonymizeButton")
+    finish(server)
+
+    ready.waitFor(lambda: ready.states()[0] == "To review")
+    assert ready.states()[3] == "Failed" and "unexpected" in ready.tooltips()[3]
+    assert "x047" not in caplog.text and "Doe" not in caplog.text
+
+
 def test_image_that_is_cancelled_on_its_way_is_cancelled_there_too(ready, server):
     server.on(f"POST {API}/jobs", Reply({"jobs": [job("queued")]}, 201, silence=0.3))
     server.on(f"DELETE {API}/jobs/0f", job("cancelled"))
@@ -306,6 +367,99 @@ def test_image_that_is_cancelled_on_its_way_is_cancelled_there_too(ready, server
     assert ready.states()[0] == "Cancelled"
     ready.waitFor(lambda: any(request.method == "DELETE" for request in server.requests))
     assert ready.states()[0] == "Cancelled" and ready.ui.anonymizeButton.enabled
+
+
+@pytest.mark.parametrize("how", ["consent", "server", "cancel"])
+def test_original_that_waits_does_not_leave_any_more(ready, server, how):
+    ready.check(0, 1, 2)
+    server.on(f"POST {API}/jobs", Reply({"jobs": [job("queued")]}, 201, silence=1.5))
+    server.on(f"DELETE {API}/jobs/0f", job("cancelled"))
+    ready.click("anonymizeButton")
+    ready.waitFor(lambda: uploads(server) == 1)
+
+    if how == "consent":
+        ready.tick("consentBox")
+    elif how == "server":
+        ready.type("serverBox", "http://127.0.0.1:9")
+        ready.click("connectButton")
+    else:
+        ready.click("cancelButton")
+
+    assert ready.states() == ["Cancelled"] * 3
+    ready.waitFor(lambda: any(request.method == "DELETE" for request in server.requests))
+    time.sleep(0.5)
+    assert uploads(server) == 1
+
+
+def test_original_is_not_sent_again_after_cancelling(ready, server, monkeypatch):
+    monkeypatch.setattr("PrivDiffLib.privdiff_client.transport.WAIT_SECONDS", (0.3,))
+    server.on(f"POST {API}/jobs", Reply(None, 503))
+    ready.click("anonymizeButton")
+    ready.waitFor(lambda: uploads(server) == 1)
+
+    ready.click("cancelButton")
+    time.sleep(0.6)
+
+    assert uploads(server) == 1
+
+
+def uploads(server) -> int:
+    return len([r for r in server.requests if r.method == "POST" and r.path == f"{API}/jobs"])
+
+
+def test_other_server_is_not_asked_about_a_job(ready, server):
+    anonymize(ready, server)
+    with running() as other:
+        for route in ("health", "me", "models", "jobs"):
+            other.script[f"GET {API}/{route}"] = list(server.script[f"GET {API}/{route}"])
+        ready.connect(other.url)
+        ready.choose(0)
+
+        assert server.url in ready.ui.approveButton.toolTip
+        assert not ready.ui.approveButton.enabled
+        assert not [r for r in other.requests if "0f" in r.path]
+    ready.connect(server.url)
+    assert ready.ui.approveButton.enabled
+
+
+def test_job_of_another_server_can_be_let_go(ready, server):
+    server.on(f"GET {API}/jobs/0f", job("running"))
+    ready.click("anonymizeButton")
+    ready.waitFor(lambda: ready.states()[0] == "Redrawing")
+    with running() as other:
+        for route in ("health", "me", "models", "jobs"):
+            other.script[f"GET {API}/{route}"] = list(server.script[f"GET {API}/{route}"])
+        ready.connect(other.url)
+        ready.click("cancelButton")
+
+        assert ready.states()[0] == "Cancelled" and server.url in ready.tooltips()[0]
+        assert not [r for r in other.requests if "0f" in r.path]
+
+
+def test_cancelled_fetching_can_be_followed_by_another_run(ready, server):
+    headers = {"X-PrivDiff-SHA256": SHA256}
+    server.on(f"GET {API}/jobs/0f/result", Reply(CONTENT, headers=headers, silence=0.5))
+    finish(server)
+    ready.click("anonymizeButton")
+    ready.waitFor(lambda: ready.states()[0] == "Fetching")
+
+    ready.click("cancelButton")
+
+    assert ready.states()[0] == "Failed" and "was cancelled" in ready.tooltips()[0]
+    server.on(f"GET {API}/jobs/0f/result", Reply(CONTENT, headers=headers))
+    anonymize(ready, server)
+
+
+@pytest.mark.parametrize("batch", ["", "b"])
+def test_job_that_the_server_does_not_have_any_more_ends(ready, server, batch):
+    server.on(f"POST {API}/jobs", Reply({"jobs": [job("queued", batch=batch)]}, 201))
+    gone = {"error": "not_found", "message": "m", "hint": "h"}
+    server.on(f"GET {API}/jobs/0f", Reply(gone, 404))
+
+    ready.click("anonymizeButton")
+
+    ready.waitFor(lambda: ready.states()[0] == "Failed")
+    assert "has no job" in ready.tooltips()[0] and ready.ui.anonymizeButton.enabled
 
 
 def test_cancel_reaches_the_server(ready, server):
@@ -350,6 +504,32 @@ def test_address_without_a_server_is_explained(user, address):
 
     assert re.search("Check the address|Write https|Use an https", user.ui.statusLabel.text)
     assert user.ui.connectButton.enabled
+
+
+def test_another_attempt_replaces_one_that_hangs(user, server):
+    with running() as mute:
+        mute.on(f"GET {API}/health", Reply({"version": "0"}, silence=3))
+        user.type("serverBox", mute.url)
+        user.click("connectButton")
+        begin = time.monotonic()
+
+        user.connect(server.url)
+
+        assert time.monotonic() - begin < 3 and server.url in user.ui.statusLabel.text
+
+
+def test_decision_does_not_wait_for_uploads(ready, server):
+    anonymize(ready, server)
+    server.on(f"POST {API}/jobs/0f/review", job("rejected"))
+    server.on(f"POST {API}/jobs", Reply({"jobs": [job("queued", id="1f")]}, 201, silence=5))
+    ready.check(1)
+    ready.click("anonymizeButton")
+    ready.choose(0)
+
+    ready.click("rejectButton")
+
+    ready.waitFor(lambda: ready.states()[0] == "Rejected")
+    assert ready.states()[1] == "Sending"
 
 
 def test_interface_lives_while_the_server_is_slow(ready, server):
@@ -415,6 +595,52 @@ def test_another_run_withdraws_the_approval(ready, server):
     assert b"replaced by another run" in server.requests_to("/review")[-1].content
 
 
+def approve(user, server, name: str = "approved", **fields: object) -> None:
+    anonymize(user, server)
+    server.on(f"POST {API}/jobs/0f/review", job(name, **fields))
+    user.click("approveButton")
+    user.waitFor(lambda: server.requests_to("/review") and not user.panel.reviewing.isBusy)
+    finish(server, name, **fields)
+    server.on(f"POST {API}/jobs/0f/review", job("rejected"))
+    server.on(f"GET {API}/jobs/1f", job("running", id="1f"))
+
+
+def test_approval_is_withdrawn_by_the_run_after_one_that_failed(ready, server):
+    approve(ready, server)
+    server.on(f"GET {API}/jobs/0f", Reply(None, 500))
+    ready.click("anonymizeButton")
+    ready.waitFor(lambda: ready.states()[0] == "Failed")
+    finish(server, "approved")
+    server.on(f"POST {API}/jobs", Reply({"jobs": [job("queued", id="1f")]}, 201))
+
+    ready.click("anonymizeButton")
+
+    ready.waitFor(lambda: ready.states()[0] == "Redrawing")
+    assert b"replaced by another run" in server.requests_to("/review")[-1].content
+
+
+def test_another_run_withdraws_the_first_of_two_approvals(ready, server):
+    approve(ready, server, "awaiting_review", approvals=["ann"])
+    server.on(f"POST {API}/jobs", Reply({"jobs": [job("queued", id="1f")]}, 201))
+
+    ready.click("anonymizeButton")
+
+    ready.waitFor(lambda: ready.states()[0] == "Redrawing")
+    assert b"replaced by another run" in server.requests_to("/review")[-1].content
+
+
+def test_user_who_may_not_withdraw_an_approval_is_told(ready, server):
+    approve(ready, server)
+    refusal = {"error": "forbidden", "message": "m", "hint": "h"}
+    server.on(f"POST {API}/jobs/0f/claim", Reply(refusal, 403))
+    server.on(f"POST {API}/jobs", Reply({"jobs": [job("queued", id="1f")]}, 201))
+
+    ready.click("anonymizeButton")
+
+    ready.waitFor(lambda: ready.states()[0] == "Redrawing")
+    assert "still approved" in ready.tooltips()[0] and "reviewer" in ready.tooltips()[0]
+
+
 def test_publishing_that_is_refused_can_be_repeated(ready, server):
     anonymize(ready, server)
     server.on(f"POST {API}/jobs/0f/review", job("approved"))
@@ -447,6 +673,23 @@ def test_marked_region_must_be_looked_at(ready, server):
     assert ready.ui.approveButton.enabled and "not looked at: 0" in ready.ui.regionLabel.text
     node = ready.application.layoutManager().sliceWidget("CXRAnon").sliceLogic().GetSliceNode()
     assert min(node.GetFieldOfView()[:2]) < 250
+
+
+def test_region_that_is_moved_must_be_looked_at_again(ready, server):
+    anonymize(ready, server)
+    ready.click("drawButton")
+    ready.click("lookButton")
+    node = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLMarkupsROINode")
+
+    node.SetSize([value * 2 for value in node.GetSize()])
+    ready.click("approveButton")
+
+    assert not ready.ui.approveButton.enabled and not server.requests_to("/review")
+    layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+    layout.SetViewArrangement(layout.SlicerLayoutFourUpView)
+    ready.click("lookButton")
+    assert ready.ui.approveButton.enabled
+    assert ready.application.layoutManager().sliceWidget("CXRAnon").isVisible()
 
 
 def test_segmentation_can_mark_a_region(ready, server):

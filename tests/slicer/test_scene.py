@@ -86,7 +86,7 @@ def test_original_dicom_file_is_what_is_sent(scene, database, tmp_path, interpre
 def test_display_range_is_that_of_the_grayscale_pipeline(scene, database, tmp_path, attributes):
     volume, content = addDicom(database, tmp_path, **WINDOW, **attributes)
 
-    low, high = dicomRange(content)
+    low, high = dicomRange(BytesIO(content))
 
     dataset = pydicom.dcmread(BytesIO(content))
     values = dataset.pixel_array * float(dataset.get("RescaleSlope", 1))
@@ -106,7 +106,7 @@ def test_display_range_is_that_of_the_grayscale_pipeline(scene, database, tmp_pa
 def test_file_without_a_window_is_read_by_its_pixels(scene, database, tmp_path, attributes):
     volume, content = addDicom(database, tmp_path, **attributes)
 
-    assert dicomRange(content) is None
+    assert dicomRange(BytesIO(content)) is None
     assert readOriginal(volume, database).displayRange == (0, 4095)
 
 
@@ -132,7 +132,7 @@ def test_pixels_alone_are_sent_of_other_images(scene, database, dtype):
 
     original = readOriginal(volume, database)
 
-    header, _, body = original.upload.partition(b"\n\n")
+    header, _, body = original.file().partition(b"\n\n")
     assert header.startswith(b"NRRD0004") and b"Doe" not in header and b"sizes: 70 90" in header
     sent = np.frombuffer(gzip.decompress(body), dtype)
     assert (sent.reshape(90, 70) == pixels(volume)).all()
@@ -146,7 +146,7 @@ def test_pixels_of_a_type_that_the_server_does_not_read_are_sent_as_float(scene,
     cast.Update()
     volume.SetAndObserveImageData(cast.GetOutput())
 
-    assert b"type: float\n" in readOriginal(volume, database).upload
+    assert b"type: float\n" in readOriginal(volume, database).file()
 
 
 def test_image_that_lies_on_its_side_is_refused(scene, database):
@@ -163,8 +163,8 @@ def test_image_that_stands_on_its_head_is_turned_both_ways(scene, database):
         1, 0, 0, 0, 0, 1, 0, 1, 0
     )  # coronal, seen from behind, rows upwards
     case = caseOf(volume, database, b"")
-    sent, _ = addVolume(case.original.upload, "sent")
-    case.result = received(case.original.upload)
+    sent, _ = addVolume(case.original.file(), "sent")
+    case.result = received(case.original.file())
 
     result = SceneImages(scene).addResult(case)
 
@@ -313,7 +313,7 @@ def test_window_of_the_original_shows_the_same_greys(scene, database, tmp_path):
     volume, content = addDicom(
         database, tmp_path, PhotometricInterpretation="MONOCHROME1", **window
     )
-    low, high = dicomRange(content)
+    low, high = dicomRange(BytesIO(content))
     grey = np.clip((pixels(volume) - low) / (high - low), 0, 1)
     case = caseOf(volume, database, resultLike(np.round(grey * 4095).astype(np.uint16)))
     kept = SceneImages(scene)
@@ -338,7 +338,7 @@ def test_identical_images_have_no_difference(scene, database, tmp_path):
     volume, content = addDicom(
         database, tmp_path, PhotometricInterpretation="MONOCHROME1", **window
     )
-    low, high = dicomRange(content)
+    low, high = dicomRange(BytesIO(content))
     grey = np.clip((pixels(volume) - low) / (high - low), 0, 1)
     brighter = grey.copy()
     brighter[:40] = np.clip(grey[:40] + 0.25, 0, 1)
@@ -408,7 +408,11 @@ def test_regions_must_be_looked_at_again_after_a_new_result(scene):
     regions.add(case, first)
 
     assert regions.unseen(case) == [first]
-    assert regions.look(case, first) is not None and regions.unseen(case) == []
+    regions.noteSeen(case, first)
+    assert regions.unseen(case) == []
+    first.SetCenter(1, 2, 3)
+    assert regions.unseen(case) == [first]
+    regions.noteSeen(case, first)
     regions.forgetSeen(case)
     assert regions.unseen(case) == [first]
     scene.RemoveNode(first)

@@ -173,7 +173,6 @@ def test_a_day_of_work(user: User, house: House, database: Database, tmp_path: P
     content = dicom_bytes(radiograph_dataset(**drawn(5)))
     job = client.submit([content], options=Options(profile="fast", strength=0.8))[0]
     client.wait(job.id, timeout_seconds=SECONDS)
-    user.panel.reviewing.countQueue()
     user.waitFor(lambda: ui.queueButton.enabled)
     user.click("queueButton")
     user.waitFor(lambda: ui.imagesTable.rowCount == 6)

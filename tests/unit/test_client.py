@@ -36,7 +36,7 @@ from tests.unit.scripted_server import Reply, ScriptedServer, running
 
 API = "/privdiff/v1"
 TOKEN = "s3cret-t0ken"
-CONTENT = b"bytes of a result"
+CONTENT = b"\0" * 128 + b"DICM and more"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 STORED = {"00081199": {"vr": "SQ", "Value": [{"00081155": {"vr": "UI", "Value": ["1.2"]}}]}}
 REFUSED = {"00081198": {"vr": "SQ", "Value": [{"00081197": {"vr": "US", "Value": [0xA700]}}]}}
@@ -134,6 +134,13 @@ def test_upload_keeps_the_name_of_the_file_here(server, client, tmp_path):
         ("images", None, b"i1"),
     ]
     assert b"Doe" not in server.requests[-1].content
+
+
+def test_file_that_cannot_be_read_is_not_named(server, client, tmp_path):
+    with pytest.raises(OptionError, match="cannot be read") as caught:
+        client.submit([tmp_path / "Doe_Jane.dcm"])
+
+    assert "Doe" not in str(caught.value) and not server.requests
 
 
 def test_queueing_is_repeated_under_the_same_key(server, client):
@@ -238,6 +245,18 @@ def test_token_is_sent_and_never_shown(server, client, monkeypatch, tmp_path):
     assert TOKEN not in request.path
     shown = [repr(client), repr(vars(client)), repr(vars(client._transport)), repr(caught.value)]
     assert not any(TOKEN in text for text in shown)
+
+
+def test_this_computer_is_not_reached_through_a_proxy(server, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "")
+    server.on(f"GET {API}/me", {"name": "ann", "role": "user"})
+    with running() as proxy:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+
+        assert PrivDiffClient(server.url, TOKEN).me().name == "ann"
+
+        assert not proxy.requests
 
 
 def test_server_that_is_away_is_named(client, server):
@@ -382,11 +401,13 @@ def test_approved_image_goes_to_a_store_of_our_own(server, client):
         ("awaiting_review", CONTENT, Conflict),
         ("rejected", CONTENT, Conflict),
         ("approved", b"others", DigestMismatch),
+        ("approved", b"NRRD0004", OptionError),
     ],
 )
 def test_nothing_but_the_approved_bytes_is_sent(server, client, state, content, kind):
-    server.on(f"GET {API}/jobs/0f", job(state))
     sha256 = hashlib.sha256(content).hexdigest()
+    approved = SHA256 if kind is DigestMismatch else sha256
+    server.on(f"GET {API}/jobs/0f", job(state, sha256=approved))
     server.on(f"GET {API}/jobs/0f/result", result(content, sha256))
 
     with pytest.raises(kind):
@@ -421,7 +442,7 @@ def test_store_may_warn(server):
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is absent")
-def test_certificates_are_verified(tmp_path):
+def test_certificates_are_verified(tmp_path, monkeypatch):
     authority = Authority(tmp_path, "authority")
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(*authority.issue("server"))
@@ -433,3 +454,5 @@ def test_certificates_are_verified(tmp_path):
 
         assert PrivDiffClient(server.url, TOKEN, ca=authority.certificate).health() == "1.2"
         assert len(server.requests) == 1
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.certificate))
+        assert PrivDiffClient(server.url, TOKEN).health() == "1.2"

@@ -9,14 +9,31 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import traceback
 from collections.abc import Callable
 from typing import Any
+
+from slicer.i18n import tr as _
 
 from .privdiff_client import ClientError
 
 logger = logging.getLogger(__name__)
 
 STOP_SECONDS = 0.2
+
+
+def unexpected(error: Exception) -> ClientError:
+    """Log an error that nobody foresaw, and return it in words for the user.
+
+    Its message stays out of both: it can name a file, and that can name a patient.
+    """
+    kind = type(error).__name__
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    logger.error("something unexpected happened in PrivDiff: %s\n%s", kind, frames)
+    return ClientError(
+        _("something unexpected happened ({kind})").format(kind=kind),
+        _("see the application log"),
+    )
 
 
 class Ticket:
@@ -105,13 +122,7 @@ class Background:
             self._report(ticket, failed, error)
         except Exception as error:
             # The edge of the thread: the interface must hear of it and work on.
-            logger.exception("a piece of work of PrivDiff failed")
-            kind = type(error).__name__
-            self._report(
-                ticket,
-                failed,
-                ClientError(f"something unexpected happened ({kind})", "see the application log"),
-            )
+            self._report(ticket, failed, unexpected(error))
         else:
             self._report(ticket, done, outcome)
 

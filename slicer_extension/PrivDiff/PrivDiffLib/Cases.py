@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import count
@@ -55,7 +56,8 @@ class Original:
     Attributes
     ----------
     upload
-        Path of the DICOM file, or an NRRD file in memory.
+        Path of the DICOM file, a file in memory, or what makes one; that takes its time, and is
+        left to the thread that sends it.
     displayRange
         Values of the volume that are shown as black and white.
     flips
@@ -63,9 +65,13 @@ class Original:
         and what comes back is turned again.
     """
 
-    upload: bytes | Path
+    upload: bytes | Path | Callable[[], bytes]
     displayRange: tuple[float, float]
     flips: tuple[bool, bool] = (False, False)
+
+    def file(self) -> bytes | Path:
+        """Return what is sent, made if need be."""
+        return self.upload() if callable(self.upload) else self.upload
 
 
 @dataclass(eq=False)
@@ -80,14 +86,20 @@ class Case:
         Of the original in the scene; empty where the case comes from the server's queue.
     original
         How the original is read; None until it is sent.
+    server
+        Address of the server that has its job.
     job
         As the server told it last.
     isSending
         Whether it is on its way to the server.
     wasCancelled
-        Whether the user stopped it before the server had it.
+        Whether the user stopped it without an answer of the server.
     error
         Why the last thing that was tried did not work.
+    earlier
+        Jobs of earlier runs, each with its server, whose approval is still to be withdrawn.
+    notice
+        What the user must know although everything worked.
     result
         The file of record, checked; what is reviewed are these bytes.
     resultID
@@ -101,10 +113,13 @@ class Case:
     name: str
     volumeID: str = ""
     original: Original | None = None
+    server: str = ""
     job: Job | None = None
     isSending: bool = False
     wasCancelled: bool = False
     error: ClientError | None = None
+    earlier: list[tuple[str, Job]] = field(default_factory=list)
+    notice: ClientError | None = None
     result: Download | None = None
     resultID: str = ""
     picture: bytes = b""
@@ -136,7 +151,10 @@ class Case:
             return 0.0
         return self.job.progress.fraction if self.job.state.is_waiting else 1.0
 
-    def restart(self) -> None:
+    def restart(self, server: str) -> None:
         """Forget what an earlier run gave; an approval held for its bytes alone."""
+        if self.job is not None:
+            self.earlier.append((self.server, self.job))
+        self.server, self.notice = server, None
         self.job, self.result, self.error, self.storeAnswer = None, None, None, ""
         self.isSending, self.wasCancelled = True, False

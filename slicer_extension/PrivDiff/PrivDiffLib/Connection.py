@@ -20,8 +20,11 @@ from .privdiff_client import (
 from .Signal import Signal
 from .Wording import sentence
 
-ClientFactory = Callable[[str, str], PrivDiffClient]
-"""Makes a client of (address, token)."""
+ClientFactory = Callable[..., PrivDiffClient]
+"""Makes a client of (address, token), with `answer_seconds` if it shall be less patient."""
+
+CONNECT_ANSWER_SECONDS = 5.0
+"""Longest silence of a server that somebody waits to be connected to."""
 
 
 class Status(Enum):
@@ -41,17 +44,23 @@ class Connection:
     ----------
     makeClient
         Makes clients; each thread has one of its own.
+    uploads
+        Sends originals, which takes longest.
     transfers
-        Sends, fetches and decides.
+        Fetches, cancels and decides.
     monitor
         Asks how jobs are, so that a long transfer does not hold it up.
     """
 
     def __init__(
-        self, makeClient: ClientFactory, transfers: Background, monitor: Background
+        self,
+        makeClient: ClientFactory,
+        uploads: Background,
+        transfers: Background,
+        monitor: Background,
     ) -> None:
         self._makeClient = makeClient
-        self.transfers, self.monitor = transfers, monitor
+        self.uploads, self.transfers, self.monitor = uploads, transfers, monitor
         self.status = Status.NONE
         self.error: ClientError | None = None
         self.url = ""
@@ -59,14 +68,19 @@ class Connection:
         self.principal: Principal | None = None
         self.models: list[Model] = []
         self.client: PrivDiffClient | None = None
+        self.uploadClient: PrivDiffClient | None = None
         self.monitorClient: PrivDiffClient | None = None
         self.changed = Signal()
-        self._ticket: Ticket | None = None
+        self._attempt = Background()
 
     @property
     def isConnected(self) -> bool:
         """Whether requests make sense."""
         return self.status in (Status.CONNECTED, Status.SILENT)
+
+    def clientOf(self, server: str) -> PrivDiffClient | None:
+        """Return the client of a server, if that is the one we are connected to."""
+        return self.client if self.client is not None and self.client.url == server else None
 
     @property
     def mayReview(self) -> bool:
@@ -93,39 +107,44 @@ class Connection:
         )
 
     def connect(self, url: str, token: str) -> None:
-        """Ask a server who it is and who we are."""
+        """Ask a server who it is and who we are; an attempt that goes on already is given up."""
         self.disconnect()
         try:
-            client, monitorClient = self._makeClient(url, token), self._makeClient(url, token)
+            asking = self._makeClient(url, token, answer_seconds=CONNECT_ANSWER_SECONDS)
+            clients = [self._makeClient(url, token) for _thread in range(3)]
         except ClientError as error:
             self._fail(error)
             return
-        self.status, self.error, self.url = Status.CONNECTING, None, client.url
+        self.status, self.error, self.url = Status.CONNECTING, None, asking.url
 
         def ask(ticket: Ticket) -> tuple[str, Principal, list[Model]]:
             try:
-                return client.health(), client.me(), client.models()
+                return asking.health(), asking.me(), asking.models()
             except NotFound:
                 raise UnexpectedAnswer(
-                    "what answers there is no PrivDiff server",
-                    "check the address; on a MONAI Label server the PrivDiff app must be loaded",
+                    _("what answers there is no PrivDiff server"),
+                    _("check the address; on a MONAI Label server the PrivDiff app must be loaded"),
                 ) from None
 
         def done(answer: tuple[str, Principal, list[Model]]) -> None:
             self.version, self.principal, self.models = answer
-            self.client, self.monitorClient = client, monitorClient
+            self.client, self.uploadClient, self.monitorClient = clients
             self.status = Status.CONNECTED
             self.changed.emit()
 
-        self._ticket = self.transfers.start(ask, done, self._fail)
+        self._attempt = Background()
+        self._attempt.start(ask, done, self._fail)
         self.changed.emit()
+
+    def tick(self) -> None:
+        """Take in what the server answered; called by a timer."""
+        self._attempt.drain()
 
     def disconnect(self) -> None:
         """Forget the server."""
-        if self._ticket is not None:
-            self._ticket.cancel()
+        self._attempt.stop()
         self.status, self.error = Status.NONE, None
-        self.client = self.monitorClient = self.principal = None
+        self.client = self.uploadClient = self.monitorClient = self.principal = None
         self.models = []
         self.changed.emit()
 

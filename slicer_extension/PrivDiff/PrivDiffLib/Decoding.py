@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def addVolume(content: bytes, name: str) -> tuple[Any, tuple[float, float]]:
     if volume is None:
         raise _noImage()
     _forgetFile(volume)
-    known = dicomRange(content) if suffix == ".dcm" else (0.0, 1.0)
+    known = dicomRange(BytesIO(content)) if suffix == ".dcm" else (0.0, 1.0)
     array = slicer.util.arrayFromVolume(volume)
     return volume, known or (float(array.min()), float(array.max()))
 

@@ -10,6 +10,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from .Anonymizing import Anonymizing, mayBeSent
+from .Background import unexpected
 from .Cases import Case, Stage
 from .Connection import Connection
 from .Controls import Control, fill, silent
@@ -248,6 +249,9 @@ class ImagesSection:
                 case.original = readOriginal(volume, self._database)
             except ClientError as error:
                 case.error = error
+            except Exception as error:
+                # A header can be wrong in more ways than anybody foresees; the others go on.
+                case.error = unexpected(error)
             else:
                 ready.append(case)
         self._anonymizing.start(ready, options)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import slicer
@@ -56,7 +57,14 @@ def readOriginal(volume: Any, database: DicomDatabase) -> Original:
             _("the DICOM file of this image is no longer in the database"),
             _("import it again in the DICOM module"),
         )
-    return Original(Path(path), dicomRange(Path(path).read_bytes()) or pixelRange(volume))
+    try:
+        with Path(path).open("rb") as file:
+            shown = dicomRange(file)
+    except OSError:
+        raise OptionError(
+            _("the DICOM file of this image cannot be read"), _("check that it may be read")
+        ) from None
+    return Original(Path(path), shown or pixelRange(volume))
 
 
 def pixelRange(volume: Any) -> tuple[float, float]:
@@ -65,16 +73,14 @@ def pixelRange(volume: Any) -> tuple[float, float]:
     return float(array.min()), float(array.max())
 
 
-def dicomRange(content: bytes) -> tuple[float, float] | None:
+def dicomRange(file: BinaryIO) -> tuple[float, float] | None:
     """Return the values that are shown as black and white, as Slicer's reader gives them.
 
     None where the file has no window, or a table in its place.
     """
-    from io import BytesIO
-
     import pydicom
 
-    dataset = pydicom.dcmread(BytesIO(content), force=True, stop_before_pixels=True)
+    dataset = pydicom.dcmread(file, force=True, stop_before_pixels=True)
     center, width = _first(dataset, "WindowCenter"), _first(dataset, "WindowWidth")
     if center is None or width is None or width < 1 or "VOILUTSequence" in dataset:
         return None
@@ -131,8 +137,10 @@ def _pixelsOf(volume: Any) -> Original:
         array = array.astype(np.float32)
     flips = orientation(volume)
     spacing = volume.GetSpacing()
-    content = encodeNrrd(turned(array[0], flips), (spacing[0], spacing[1]))
-    return Original(content, (float(array.min()), float(array.max())), flips)
+    # A copy: the user may change the volume before the thread comes to it.
+    pixels = turned(array[0], flips).copy()
+    upload = partial(encodeNrrd, pixels, (spacing[0], spacing[1]))
+    return Original(upload, (float(array.min()), float(array.max())), flips)
 
 
 def _first(dataset: Any, keyword: str) -> float | None:

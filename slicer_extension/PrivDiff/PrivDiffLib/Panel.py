@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
 import qt
 import slicer
-from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from .Anonymizing import Anonymizing
-from .Background import Background
+from .Background import Background, unexpected
 from .Cases import Case
 from .ComparisonViews import ComparisonViews
 from .Connection import ClientFactory, Connection
@@ -29,8 +27,6 @@ from .SceneImages import ROLE, SceneImages, displayOf, images
 from .ServerSection import ServerSection
 from .Settings import Settings
 from .Wording import sentence
-
-logger = logging.getLogger(__name__)
 
 TICK_MILLISECONDS = 100
 
@@ -76,8 +72,8 @@ class Panel(VTKObservationMixin):
         self._ui, self._scene, self._userSettings = ui, scene, userSettings
         self._files, self._sampleFolder = files, sampleFolder
         self.settings = Settings.load(userSettings.value)
-        self._transfers, self._monitor = Background(), Background()
-        self.connection = Connection(makeClient, self._transfers, self._monitor)
+        self._threads = (Background(), Background(), Background())
+        self.connection = Connection(makeClient, *self._threads)
         self.anonymizing = Anonymizing(self.connection)
         self.reviewing = Reviewing(self.connection, self.anonymizing)
         self.images = SceneImages(scene)
@@ -114,8 +110,9 @@ class Panel(VTKObservationMixin):
         self._timer.stop()
         self.removeObservers()
         self._files.disconnect(FILE_SAVED, self._fileSaved)
-        self._transfers.stop()
-        self._monitor.stop()
+        self.connection.disconnect()
+        for thread in self._threads:
+            thread.stop()
         self.settings.save(self._userSettings.setValue)
         self.enter(False)
         for shortcut in self._shortcuts:
@@ -177,6 +174,7 @@ class Panel(VTKObservationMixin):
         self._privacySection = PrivacySection(
             ui, self._scene, self.images, self.anonymizing, self._userActed
         )
+        self._serverSection.withdrawn.connect(self.anonymizing.cancelSending)
         self.connection.changed.connect(changed)
         self.reviewing.changed.connect(changed)
         self.anonymizing.changed.connect(lambda case: changed())
@@ -209,22 +207,17 @@ class Panel(VTKObservationMixin):
     def _tick(self) -> None:
         """Take in what the threads found; the edge behind which nothing may escape to Qt."""
         try:
-            self._transfers.drain()
-            self._monitor.drain()
+            self.connection.tick()
+            for thread in self._threads:
+                thread.drain()
             self.anonymizing.tick()
+            self.reviewing.tick()
             if self._isSceneNew and not self._scene.IsBatchProcessing():
                 self._takeImages()
             if self._isStale:
                 self.refresh()
         except Exception as error:
-            logger.exception("the panel of PrivDiff could not be updated")
-            kind = type(error).__name__
-            self.tell(
-                ClientError(
-                    _("something unexpected happened ({kind})").format(kind=kind),
-                    _("see the application log"),
-                )
-            )
+            self.tell(unexpected(error))
 
     def _stale(self) -> None:
         self._isStale = True

@@ -84,7 +84,10 @@ class PublishSection:
         return "" if self._ui.storeBox.currentText.strip() else _("Give the address of the store")
 
     def _count(self, stage: Stage) -> int:
-        return len([case for case in self._anonymizing.cases if case.stage is stage])
+        """Return how many cases of the server we are connected to are that far."""
+        cases = self._anonymizing.cases
+        url = self._connection.url
+        return len([case for case in cases if case.server == url and case.stage is stage])
 
     def _start(self) -> None:
         try:

@@ -24,7 +24,7 @@ class Regions:
     def __init__(self, scene: Any) -> None:
         self._scene = scene
         self._marked: dict[int, list[str]] = {}
-        self._seen: set[tuple[int, str]] = set()
+        self._seen: dict[tuple[int, str], tuple[float, ...] | None] = {}
 
     def add(self, case: Case, node: Any) -> None:
         """Let a node mark a region of a case."""
@@ -38,25 +38,27 @@ class Regions:
         return [node for node in nodes if node is not None]
 
     def unseen(self, case: Case) -> Sequence[Any]:
-        """Return those that nobody looked at since the result came."""
-        return [node for node in self.of(case) if (case.key, node.GetID()) not in self._seen]
+        """Return those that nobody looked at, where they are now, since the result came."""
+        return [node for node in self.of(case) if not self.isSeen(case, node)]
 
     def isSeen(self, case: Case, node: Any) -> bool:
-        """Tell whether somebody looked at a region."""
-        return (case.key, node.GetID()) in self._seen
+        """Tell whether somebody looked at a region where it is now."""
+        bounds = self.boundsOf(node)
+        return bounds is not None and self._seen.get((case.key, node.GetID())) == bounds
 
-    def look(self, case: Case, node: Any) -> tuple[float, ...] | None:
-        """Note that a region is looked at; return its bounds in RAS, None for an empty one."""
+    def boundsOf(self, node: Any) -> tuple[float, ...] | None:
+        """Return the bounds of a region in RAS, None for an empty one."""
         bounds = [0.0] * 6
         node.GetRASBounds(bounds)
-        if not vtk.vtkMath.AreBoundsInitialized(bounds):
-            return None
-        self._seen.add((case.key, node.GetID()))
-        return tuple(bounds)
+        return tuple(bounds) if vtk.vtkMath.AreBoundsInitialized(bounds) else None
+
+    def noteSeen(self, case: Case, node: Any) -> None:
+        """Note that a region is looked at where it is now."""
+        self._seen[case.key, node.GetID()] = self.boundsOf(node)
 
     def forgetSeen(self, case: Case) -> None:
         """Let everything be looked at again: another result has come."""
-        self._seen = {(key, name) for key, name in self._seen if key != case.key}
+        self._seen = {seen: bounds for seen, bounds in self._seen.items() if seen[0] != case.key}
 
     def drawRectangle(self, case: Case, original: Any) -> Any:
         """Add a rectangle in the middle of an original, with handles to move and resize it."""

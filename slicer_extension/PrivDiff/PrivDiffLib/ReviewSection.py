@@ -183,6 +183,8 @@ class ReviewSection:
             return self._roleObstacle()
         if case is None:
             return _("Choose an image in the table")
+        if case.job is not None and self._connection.clientOf(case.server) is None:
+            return _("This image is on {url}; connect there first").format(url=case.server)
         if case.stage is Stage.HELD:
             return _("The image is held and cannot be decided on; see above why")
         if case.stage is Stage.PUBLISHED:
@@ -199,12 +201,14 @@ class ReviewSection:
         return ""
 
     def _decide(self, decision: Decision) -> None:
-        if self._case is not None:
+        # A region can be moved after the button was shown.
+        isUnseen = decision is Decision.APPROVED and bool(self._unseen(self._case))
+        if self._case is not None and not isUnseen:
             self._reviewing.decide(self._case, decision, self._ui.commentEdit.text.strip())
         self._changed()
 
     def _takeNext(self) -> None:
-        self._reviewing.nextOfQueue()
+        self._reviewing.nextOfQueue(self._case)
         self._changed()
 
     def _modeChanged(self, index: int) -> None:
@@ -236,9 +240,12 @@ class ReviewSection:
         if self._case is None:
             return
         nodes = self._regions.unseen(self._case) or self._regions.of(self._case)
-        bounds = self._regions.look(self._case, nodes[0]) if nodes else None
+        bounds = self._regions.boundsOf(nodes[0]) if nodes else None
         if bounds is not None:
+            # The user may have gone to another layout.
+            self._views.show(self._case, self.mode, self.fade)
             self._views.lookAt(bounds)
+            self._regions.noteSeen(self._case, nodes[0])
         elif nodes:
             slicer.util.showStatusMessage(_("This region is empty"), 3000)
         self._changed()

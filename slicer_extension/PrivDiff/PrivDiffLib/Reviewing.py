@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -19,9 +20,12 @@ from .privdiff_client import (
     Job,
     JobState,
     NotFound,
+    PrivDiffClient,
     Publication,
 )
 from .Signal import Signal
+
+COUNT_SECONDS = 5.0
 
 
 class Reviewing:
@@ -33,16 +37,25 @@ class Reviewing:
         The server.
     anonymizing
         Has the cases.
+    clock
+        Seconds that only grow.
     """
 
-    def __init__(self, connection: Connection, anonymizing: Anonymizing) -> None:
-        self._connection, self._anonymizing = connection, anonymizing
+    def __init__(
+        self,
+        connection: Connection,
+        anonymizing: Anonymizing,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._connection, self._anonymizing, self._clock = connection, anonymizing, clock
         self.awaiting: int | None = None
+        self._count: Ticket | None = None
+        self._countedAt = float("-inf")
         self._pending = 0
         self.changed = Signal()
         self.found = Signal()  # (case): the next one of the queue, complete
         self.failed = Signal()  # (error)
-        connection.changed.connect(self.countQueue)
+        connection.changed.connect(self._whenConnectionChanges)
 
     @property
     def isBusy(self) -> bool:
@@ -51,7 +64,7 @@ class Reviewing:
 
     def decide(self, case: Case, decision: Decision, comment: str) -> None:
         """Approve or reject the very bytes that were shown."""
-        job, result, client = case.job, case.result, self._connection.client
+        job, result, client = case.job, case.result, self._connection.clientOf(case.server)
         if client is None or job is None or result is None or case.stage not in DECIDABLE:
             return
 
@@ -62,85 +75,105 @@ class Reviewing:
         def done(told: Job) -> None:
             case.error = None
             self._anonymizing.update(case, told)
-            self.countQueue()
+            self._countSoon()
 
         self._do(case, ask, done)
 
     def publish(self, cases: Iterable[Case], target: DicomwebTarget | None = None) -> None:
         """Send approved images to the server's store, or from here to `target`."""
-        client = self._connection.client
-        if client is None:
-            return
         for case in cases:
-            if case.stage is Stage.APPROVED and case.job is not None:
-                self._publish(case, case.job.id, target)
+            client = self._connection.clientOf(case.server)
+            if client is not None and case.stage is Stage.APPROVED and case.job is not None:
+                self._publish(client, case, case.job.id, target)
 
-    def nextOfQueue(self) -> None:
-        """Claim the oldest image that awaits review, and fetch all that is looked at."""
+    def nextOfQueue(self, current: Case | None) -> None:
+        """Claim an image that awaits review, and fetch all that is looked at.
+
+        It is the one after `current` where that comes from the queue, else the oldest.
+        """
         client = self._connection.client
         if client is None:
             return
+        isOfQueue = current is not None and bool(current.picture) and current.server == client.url
+        after = current.job.id if isOfQueue and current and current.job else ""
 
         def ask(ticket: Ticket) -> tuple[Job, Download, bytes]:
-            job = client.next_to_review()
+            job = _nextAfter(client, after)
             return job, client.result(job.id), client.source(job.id)
 
         def done(answer: tuple[Job, Download, bytes]) -> None:
             self._end()
             job, result, picture = answer
-            case = self._caseOf(job)
+            case = self._caseOf(client.url, job)
             if case is None:
                 case = Case(_("Queue {name}").format(name=job.id[:8]), picture=picture)
-                case.job, case.result = job, result
+                case.server, case.job, case.result = client.url, job, result
                 self._anonymizing.add(case)
                 self._anonymizing.arrived.emit(case)
             else:
                 self._anonymizing.update(case, job)
             self.found.emit(case)
-            self.countQueue()
+            self._countSoon()
 
         def failed(error: ClientError) -> None:
             self._end()
             self.failed.emit(
-                ClientError("the review queue is empty", "")
+                ClientError(_("the review queue is empty"), "")
                 if isinstance(error, NotFound)
                 else error
             )
-            self.countQueue()
+            self._countSoon()
 
         self._start(ask, done, failed)
 
     def giveBack(self, case: Case) -> None:
         """End the claim of a case that nobody looks at any more."""
-        client, job = self._connection.client, case.job
+        client, job = self._connection.clientOf(case.server), case.job
         if client is None or job is None or not case.picture or job.claim is None:
             return
         self._connection.transfers.start(
             lambda ticket: client.give_back(job.id), lambda told: None, self.failed.emit
         )
 
-    def countQueue(self) -> None:
-        """Ask how many images await review."""
-        client = self._connection.client
-        if client is None or not self._connection.mayReview:
-            self.awaiting = None
-            self.changed.emit()
+    def tick(self) -> None:
+        """Ask how many images await review, if it is time; called by a timer."""
+        client = self._connection.monitorClient
+        if self._count is not None or client is None or not self._connection.mayReview:
+            return
+        if self._clock() - self._countedAt < COUNT_SECONDS:
             return
 
         def done(counts: Any) -> None:
+            self._count, self._countedAt = None, self._clock()
+            self._connection.heard()
             self.awaiting = int(counts.get(JobState.AWAITING_REVIEW.value, 0))
             self.changed.emit()
 
-        self._connection.transfers.start(
+        def failed(error: ClientError) -> None:
+            self._count, self._countedAt = None, self._clock()
+            self._connection.notHeard(error)
+
+        self._count = self._connection.monitor.start(
             lambda ticket: client.page(states=[JobState.AWAITING_REVIEW], limit=1).counts,
             done,
-            self.failed.emit,
+            failed,
         )
 
-    def _publish(self, case: Case, jobID: str, target: DicomwebTarget | None) -> None:
-        client = self._connection.client
-        assert client is not None
+    def _countSoon(self) -> None:
+        self._countedAt = float("-inf")
 
+    def _whenConnectionChanges(self) -> None:
+        if self._connection.monitorClient is None and self._count is not None:
+            self._count.cancel()
+            self._count = None
+        if not self._connection.mayReview:
+            self.awaiting = None
+            self._countSoon()
+            self.changed.emit()
+
+    def _publish(
+        self, client: PrivDiffClient, case: Case, jobID: str, target: DicomwebTarget | None
+    ) -> None:
         def ask(ticket: Ticket) -> Publication:
             return client.publish(jobID) if target is None else client.publish_to(target, jobID)
 
@@ -179,7 +212,22 @@ class Reviewing:
         self._pending -= 1
         self.changed.emit()
 
-    def _caseOf(self, job: Job) -> Case | None:
+    def _caseOf(self, server: str, job: Job) -> Case | None:
         return next(
-            (case for case in self._anonymizing.cases if case.job and case.job.id == job.id), None
+            (
+                case
+                for case in self._anonymizing.cases
+                if case.server == server and case.job and case.job.id == job.id
+            ),
+            None,
         )
+
+
+def _nextAfter(client: PrivDiffClient, after: str) -> Job:
+    """Claim the next of the queue; behind its end is its start."""
+    try:
+        return client.next_to_review(after)
+    except NotFound:
+        if not after:
+            raise
+        return client.next_to_review()

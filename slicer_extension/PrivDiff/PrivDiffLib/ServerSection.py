@@ -8,8 +8,9 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from .Connection import Connection, Status
-from .Controls import Control, addresses, silent
+from .Controls import addresses, silent
 from .Settings import Settings
+from .Signal import Signal
 
 COLOURS = {
     Status.CONNECTED: "#3c9a4a",
@@ -19,7 +20,7 @@ COLOURS = {
 
 
 class ServerSection:
-    """Connects, and asks for consent.
+    """Connects, and asks for consent; `withdrawn` tells that it holds no longer.
 
     Parameters
     ----------
@@ -37,7 +38,7 @@ class ServerSection:
         self._ui, self._connection, self._settings = ui, connection, settings
         self._changed = changed
         self._agreed = ""
-        self._connectControl = Control(ui.connectButton)
+        self.withdrawn = Signal()
         addresses(ui.serverBox, settings.servers)
         ui.connectButton.connect("clicked()", self._connect)
         ui.tokenEdit.connect("returnPressed()", self._connect)
@@ -59,7 +60,6 @@ class ServerSection:
         ui.statusLabel.styleSheet = f"color: {colour}" if colour else ""
         isConnecting = connection.status is Status.CONNECTING
         ui.connectButton.text = _("Connecting...") if isConnecting else _("Connect")
-        self._connectControl.allow(_("The server has not answered yet") if isConnecting else "")
         ui.consentFrame.visible = connection.isConnected
         ui.consentLabel.text = _(
             "Anonymizing sends the original images to <b>{url}</b>. They leave this computer "
@@ -78,13 +78,18 @@ class ServerSection:
         self._agreed = self._connection.url if agreed else ""
         if not agreed:
             self._forget()
-        self._changed()
+        self._noteConsent()
 
     def _remember(self, wanted: bool) -> None:
         if wanted:
             self._settings.consented.append(self._connection.url)
         else:
             self._forget()
+        self._noteConsent()
+
+    def _noteConsent(self) -> None:
+        if not self.mayUpload:
+            self.withdrawn.emit()
         self._changed()
 
     def _forget(self) -> None:

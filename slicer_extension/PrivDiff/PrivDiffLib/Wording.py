@@ -46,6 +46,8 @@ def reasonText(case: Case) -> str:
     if case.job is not None and case.job.reason:
         problem, _mark, remedy = case.job.reason.partition("; ")
         return sentence(problem, remedy)
+    if case.notice is not None:
+        return sentence(case.notice.message, case.notice.hint)
     if case.job is not None and case.job.approvals and case.stage is Stage.TO_REVIEW:
         return _("Approved by {names}; another person must approve too.").format(
             names=", ".join(case.job.approvals)

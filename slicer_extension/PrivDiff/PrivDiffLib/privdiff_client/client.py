@@ -138,7 +138,7 @@ class PrivDiffClient:
         idempotency_key
             The same key gives the same jobs; empty: a new one, so that trying again is harmless.
         cancelled
-            Asked between attempts.
+            Asked before each attempt; what has gone is answered.
         """
         if not files and not images:
             raise OptionError("there is no image to queue", "name a file or an image")
@@ -325,6 +325,8 @@ class PrivDiffClient:
             If it is not approved. Nothing is sent.
         DigestMismatch
             If the bytes are not the approved ones. Nothing is sent.
+        OptionError
+            If they are no DICOM file. Nothing is sent.
         StoreRefused
             If the store does not take it.
         """
@@ -335,6 +337,11 @@ class PrivDiffClient:
             )
         result = self.result(job_id)
         check_digest(result.content, job.sha256)
+        if _suffix(result.content) != ".dcm":
+            raise OptionError(
+                "the approved file is no DICOM file, and a store takes nothing else",
+                "redraw the image with output format dicom",
+            )
         answer = target.store(result.content)
         return Publication(
             self.record_publication(job_id, job.sha256, target.url, answer.text), answer.text
@@ -392,10 +399,20 @@ def _parts(files: Sequence[Upload]) -> list[tuple[str, tuple[str, bytes, str]]]:
     """Return uploads as parts of a form, under names that say nothing."""
     parts = []
     for number, upload in enumerate(files, 1):
-        content = upload if isinstance(upload, bytes) else upload.read_bytes()
+        content = upload if isinstance(upload, bytes) else _content(upload)
         name = f"image-{number}{_suffix(content)}"
         parts.append(("files", (name, content, "application/octet-stream")))
     return parts
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        # What the system says of it names the file.
+        raise OptionError(
+            "the file of the image cannot be read", "check that it exists and may be read"
+        ) from None
 
 
 def _suffix(content: bytes) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -109,6 +110,10 @@ class Transport:
         self._verify: str | bool = str(ca) if ca else True
         self._answer_seconds = answer_seconds
         self._session = requests.Session()
+        if urlsplit(self.url).hostname in LOOPBACK:
+            # A proxy would carry image and token over the network, in the clear where it is http.
+            self._session.trust_env = False
+            self._verify = str(ca) if ca else _authorities()
 
     def __repr__(self) -> str:
         return f"Transport({self.url!r})"
@@ -135,7 +140,8 @@ class Transport:
         repeatable
             Whether a second arrival is harmless, so that it may be tried again.
         cancelled
-            Asked between attempts and pieces of the answer.
+            Asked before each attempt, and between pieces of an answer to GET. What another request
+            did must be known, so its answer is read to the end.
         **request
             For `requests`: headers, params, data, files, json.
 
@@ -148,11 +154,12 @@ class Transport:
         Cancelled
             If the caller said so.
         """
+        stop_reading = cancelled if method == "GET" else _never
         for wait in (*(WAIT_SECONDS if repeatable else ()), None):
             if cancelled():
                 raise Cancelled
             try:
-                answer = self._once(method, path, cancelled, request)
+                answer = self._once(method, path, stop_reading, request)
             except Unreachable:
                 if wait is None:
                     raise
@@ -285,6 +292,15 @@ def _read(response: requests.Response, deadline: float, cancelled: ShouldStop) -
         if size > MAX_ANSWER_BYTES:
             raise UnexpectedAnswer("the answer is too large", "check the address")
     return b"".join(pieces)
+
+
+def _authorities() -> str | bool:
+    """Return the certificates that the environment names, as `requests` reads it, or its own."""
+    return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
+
+
+def _never() -> bool:
+    return False
 
 
 def _sleep(seconds: float | None, cancelled: ShouldStop) -> None:
