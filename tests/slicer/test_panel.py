@@ -337,6 +337,7 @@ def test_held_image_says_why(ready, server):
     shown = "This does not look like an upright frontal chest radiograph. Check view."
     assert ready.ui.reasonLabel.text == shown and ready.ui.reasonLabel.visible
     assert "held" in ready.ui.approveButton.toolTip
+    assert ready.ui.imagesTable.cellWidget(0, 2) is None
     ready.look("held")
 
 

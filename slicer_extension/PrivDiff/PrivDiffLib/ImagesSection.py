@@ -137,10 +137,6 @@ class ImagesSection:
                 item = table.item(row, IMAGE)
                 flags = qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable
                 item.setFlags(flags | qt.Qt.ItemIsUserCheckable if case.volumeID else flags)
-                bar = qt.QProgressBar()
-                bar.maximum = 100
-                bar.textVisible = False
-                table.setCellWidget(row, PROGRESS, bar)
             if chosen in self._rows:
                 table.setCurrentCell(self._rows.index(chosen), STATE)
             else:
@@ -168,9 +164,22 @@ class ImagesSection:
             if case.volumeID and not case.picture:
                 box = qt.Qt.Checked if case.key in self._checked else qt.Qt.Unchecked
                 table.item(row, IMAGE).setCheckState(box)
+        self._showProgress(row, case)
+
+    def _showProgress(self, row: int, case: Case) -> None:
+        """Show a bar while the user waits; a hidden one would come back when Qt lays out."""
+        table = self._ui.imagesTable
         bar = table.cellWidget(row, PROGRESS)
+        if not case.isBusy:
+            if bar is not None:
+                table.removeCellWidget(row, PROGRESS)
+            return
+        if bar is None:
+            bar = qt.QProgressBar()
+            bar.maximum = 100
+            bar.textVisible = False
+            table.setCellWidget(row, PROGRESS, bar)
         bar.value = round(100 * case.fraction)
-        bar.visible = case.isBusy
 
     def _nameOf(self, case: Case) -> str:
         volume = slicer.mrmlScene.GetNodeByID(case.volumeID) if case.volumeID else None
