@@ -17,6 +17,7 @@ import inspect
 import logging
 from collections.abc import AsyncIterator, Callable, Container
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
@@ -188,4 +189,13 @@ def _end_their_tasks() -> None:
             their_tasks.stop_background_task(method)
 
 
-app = create_app()
+@cache
+def _the_app() -> FastAPI:
+    return create_app()
+
+
+def __getattr__(name: str) -> FastAPI:
+    """Return `app`, made when it is asked for: the module alone needs no settings."""
+    if name == "app":
+        return _the_app()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -282,7 +282,7 @@ def test_names_of_nodes_are_translated(application, scene, database, tmp_path):
     try:
         samples = addSamples(str(MODULE.parent / "Resources" / "Samples"))
         case = caseOf(samples[0], database, b"")
-        case.result = received(case.original.upload)
+        case.result = received(case.original.file())
         kept = SceneImages(scene)
         made = [kept.addResult(case), kept.differenceOf(case), kept.checkerboardOf(case)]
     finally:
