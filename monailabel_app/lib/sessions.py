@@ -56,7 +56,7 @@ class Sessions:
             with reporting_disk_errors(), path.open("wb") as file:
                 path.chmod(PRIVATE_MODE)
                 shutil.copyfileobj(content, file)
-        except BaseException:
+        except BaseException:  # a client that leaves too: half an original must not stay
             path.unlink(missing_ok=True)
             raise
         return session_id

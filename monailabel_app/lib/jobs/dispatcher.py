@@ -197,6 +197,7 @@ def main() -> int:
                 Dispatcher(settings, jobs, engine, audit).run(ended)
     except PrivDiffError as error:
         logger.error("the dispatcher ends: %s", type(error).__name__)
+        # To the console alone: the message can name what the administrator typed, a log may not.
         print(f"dispatcher: {error}", file=sys.stderr)
         return 1
     except SQLAlchemyError as error:

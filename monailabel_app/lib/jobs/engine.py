@@ -128,7 +128,7 @@ class Engine:
             niceness = 0 if settings.scheduler else NICENESS
             self.client.register_plugin(Redrawer(niceness))
             self.client.subscribe_topic(PROGRESS_TOPIC, self._hear)
-        except BaseException:
+        except BaseException:  # an interrupt too: nobody else would end the workers
             self._held.close()
             raise
 
