@@ -1,0 +1,1 @@
+"""The attack ladder; one file a rung or a family of rungs."""

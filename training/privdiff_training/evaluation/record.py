@@ -1,0 +1,327 @@
+"""What an evaluation found: all that its report says, and nothing that names a patient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import Any
+
+from privdiff_training.evaluation.linkage import Linkage
+from privdiff_training.evaluation.statistics import Estimate
+
+
+class Size(str, Enum):
+    """How much of the ladder is run: for CI, for an hour, for tens of hours."""
+
+    QUICK = "quick"
+    DEFAULT = "default"
+    FULL = "full"
+
+
+class Rung(str, Enum):
+    """One rung of the attack ladder.
+
+    Same-image linkage (A9 of the protocol) is no rung of its own: every rung is scored against a
+    gallery that holds the very original and against one that holds another image of the person.
+    """
+
+    FIXED = "A0"
+    PUBLISHED_RETRAINING = "A1"
+    MATCHED_RETRAINING = "A2"
+    METRIC_LEARNING = "A3"
+    FROZEN_ENCODER = "A4"
+    SHAPE = "A5"
+    METADATA = "A6"
+    INVERSION = "A7"
+    AVERAGING = "A8"
+
+
+class Negatives(str, Enum):
+    """Which strangers the attacker has to tell the person from; always of the same view."""
+
+    ANY = "any"
+    SAME_SEX = "same_sex"
+    SAME_SEX_AND_AGE = "same_sex_and_age"
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """A search for the person among originals.
+
+    Attributes
+    ----------
+    gallery
+        Number of originals that are searched.
+    rank_1, rank_5, mean_average_precision
+        Each averaged over patients, each patient equally.
+    chance
+        Of rank 1, for scores without information.
+    """
+
+    gallery: int
+    rank_1: Estimate
+    rank_5: Estimate
+    mean_average_precision: Estimate
+    chance: float
+
+
+@dataclass(frozen=True)
+class LinkageFigures:
+    """How well one matrix of scores, or the mean over seeds, links images to originals.
+
+    Attributes
+    ----------
+    auc
+        In the orientation that was fixed on the attacker's own selection patients.
+    folded_auc
+        max(AUC, 1 - AUC), which is above 0.5 by chance alone; see `folded_auc_of_strangers`.
+    folded_auc_of_strangers
+        The same for permuted identities: its floor.
+    tpr_at_fpr
+        True positive rate by false positive rate ("0.01", "0.001"); a rate that the number of
+        negatives cannot show is left out.
+    equal_error_rate
+        Where both error rates meet.
+    auc_by_negatives
+        AUC against strangers of each kind.
+    retrieval
+        Searches, by ascending size of the gallery.
+    """
+
+    auc: Estimate
+    folded_auc: Estimate
+    folded_auc_of_strangers: float
+    tpr_at_fpr: Mapping[str, Estimate]
+    equal_error_rate: Estimate
+    auc_by_negatives: Mapping[Negatives, Estimate]
+    retrieval: tuple[Retrieval, ...]
+
+
+@dataclass(frozen=True)
+class AttackFigures:
+    """One rung against one method.
+
+    Attributes
+    ----------
+    rung, name
+        Which attacker; the name says more, for example which encoder.
+    trained_on
+        In words: images, patients, redrawn versions, steps.
+    seeds
+        AUC by kind of linkage, one per seed of the attacker.
+    linkage
+        Figures of the mean over seeds; intervals hold patients, and seeds as a second level.
+    on_originals
+        AUC by kind of linkage of the same attacker when nothing is done: its control.
+    """
+
+    rung: Rung
+    name: str
+    trained_on: str
+    seeds: tuple[Mapping[Linkage, float], ...]
+    linkage: Mapping[Linkage, LinkageFigures]
+    on_originals: Mapping[Linkage, float]
+
+
+@dataclass(frozen=True)
+class FindingFigures:
+    """One finding: AUC of the fixed classifier on originals and copies, and what changed.
+
+    Attributes
+    ----------
+    originals, copies, difference
+        AUC; the difference is paired.
+    positives
+        Images with the finding.
+    lost, gained
+        Part of the images whose verdict went from present to absent, and the other way.
+    """
+
+    finding: str
+    positives: int
+    originals: Estimate
+    copies: Estimate
+    difference: Estimate
+    lost: Estimate
+    gained: Estimate
+
+
+@dataclass(frozen=True)
+class Utility:
+    """What is left of the findings.
+
+    Attributes
+    ----------
+    macro
+        Macro AUC of the fixed classifier; `difference` to the originals is paired.
+    findings
+        One per finding that has enough positives.
+    trained_on_copies, trained_on_originals
+        Macro AUC on originals of classifiers that were trained on each; None if not run.
+    calibration_error
+        Expected calibration error of the fixed classifier on the copies, and on the originals.
+    """
+
+    macro: Estimate
+    difference: Estimate
+    findings: tuple[FindingFigures, ...]
+    trained_on_copies: Estimate | None
+    trained_on_originals: Estimate | None
+    calibration_error: float
+    calibration_error_of_originals: float
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How real the copies look, and how much of the source they keep.
+
+    Attributes
+    ----------
+    kernel_distance, frechet_distance
+        To the originals, by name of the feature network; a Frechet distance only where there are
+        more images than features.
+    images
+        Number of images on each side.
+    ms_ssim
+        To the source, mean: likeness that leaks.
+    geometry
+        Overlap (Dice) of the lung fields of copy and source, mean; None without a segmentation.
+    """
+
+    kernel_distance: Mapping[str, float]
+    frechet_distance: Mapping[str, float]
+    images: int
+    ms_ssim: float
+    geometry: float | None
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """What attackers that were trained anew read of the person from copies.
+
+    Attributes
+    ----------
+    sex_auc, sex_auc_of_originals
+        Area under the ROC curve.
+    age_error, age_error_of_originals, age_error_of_median
+        Mean absolute error in years; the last is that of a constant guess.
+    """
+
+    sex_auc: Estimate
+    sex_auc_of_originals: Estimate
+    age_error: Estimate
+    age_error_of_originals: Estimate
+    age_error_of_median: float
+
+
+@dataclass(frozen=True)
+class Memorization:
+    """Whether the generator gives away what it was trained on (A10).
+
+    Attributes
+    ----------
+    copies, drawn, copies_upper
+        Drawn images that are nearer to a training image than strangers are to each other, of how
+        many, and the upper 95 % bound of the part.
+    membership_auc
+        AUC of the denoising loss in telling training images from others; 0.5 is none.
+    """
+
+    copies: int
+    drawn: int
+    copies_upper: float
+    membership_auc: Estimate
+
+
+@dataclass(frozen=True)
+class Subgroup:
+    """Worst-attacker linkage and findings of some patients."""
+
+    group: str
+    images: int
+    linkage: Estimate
+    findings: Estimate
+
+
+@dataclass(frozen=True)
+class MethodFigures:
+    """Everything about one method at one setting.
+
+    Attributes
+    ----------
+    method, family, setting
+        Name, curve on the plane, point on it.
+    told
+        What the method is told beside the pixels.
+    attacks
+        The rungs that were run.
+    not_run
+        Rungs and other parts that were not, with the reason.
+    """
+
+    method: str
+    family: str
+    setting: str
+    told: str
+    attacks: tuple[AttackFigures, ...]
+    not_run: Mapping[str, str]
+    utility: Utility | None
+    quality: Quality | None
+    attributes: Attributes | None
+    subgroups: tuple[Subgroup, ...]
+
+    def worst(self, kind: Linkage) -> AttackFigures | None:
+        """Return the attacker with the highest AUC, mean over its seeds; None if none was run."""
+        able = [attack for attack in self.attacks if attack.rung is not Rung.METADATA]
+        return max(able, key=lambda attack: attack.linkage[kind].auc.value, default=None)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One run of `privdiff evaluate`.
+
+    Attributes
+    ----------
+    size, seed
+        Of the run.
+    bundle, version, weights_sha256
+        What is under test.
+    operating_point
+        The method, among `methods`, that the bundle's default is.
+    dataset, folds
+        The cohort that was tested on.
+    images, patients, patients_with_several
+        Its size.
+    roles
+        Images and patients by role.
+    floors
+        Follow-up AUC of attackers who are told the labels, the sex, the age, all three.
+    originals
+        The method that does nothing.
+    methods
+        Those under test and the baselines.
+    memorization
+        Of the generator; None if not run.
+    """
+
+    size: Size
+    seed: int
+    bundle: str
+    version: str
+    weights_sha256: str
+    operating_point: str
+    dataset: str
+    folds: tuple[str, ...]
+    images: int
+    patients: int
+    patients_with_several: int
+    roles: Mapping[str, tuple[int, int]]
+    floors: Mapping[str, Estimate]
+    originals: MethodFigures
+    methods: tuple[MethodFigures, ...]
+    memorization: Memorization | None
+
+    def to_record(self) -> dict[str, Any]:
+        """Return the evaluation for JSON."""
+        return asdict(self)
