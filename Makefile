@@ -24,7 +24,7 @@ serve-demo: $(VENV)/.test test-tools
 	$(BIN)/python scripts/serve_demo.py $(ARGS)
 
 test: lint test-tools
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
 	$(MAKE) --no-print-directory test-slicer
 
 # The Slicer module, installed by CMake, on the real MRML and the real Qt; they need an environment of
