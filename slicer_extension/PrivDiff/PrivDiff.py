@@ -33,6 +33,39 @@ class PrivDiff(ScriptedLoadableModule):
             "Identity, Preserve Pathology: Diffusion-Based Anonymization for Chest X-rays. "
             "PMLR 317:27-36, 2026."
         )
+        # The module Sample Data is there once the application has started.
+        slicer.app.connect("startupCompleted()", registerSampleData)
+
+
+def registerSampleData():
+    """Offer the sample images where users of Slicer look for them: in the module Sample Data."""
+    try:
+        import SampleData
+    except ImportError:
+        return  # a Slicer that was started, or built, without that module
+    from PrivDiffLib.Samples import sampleFiles
+
+    files = sampleFiles(_resource("Samples"))
+    SampleData.SampleDataLogic.registerCustomSampleDataSource(
+        category=_("PrivDiff"),
+        sampleName=_("Chest radiographs of nobody"),
+        uris=[path.as_uri() for path in files],
+        fileNames=[path.name for path in files],
+        nodeNames=[path.stem for path in files],
+        customDownloader=loadSampleData,
+        thumbnailFileName=_resource("Icons", "PrivDiffSamples.png"),
+    )
+
+
+def loadSampleData(source=None):
+    """Put the sample images into the scene, as samples; return their volumes."""
+    from PrivDiffLib.Samples import addSamples
+
+    return addSamples(_resource("Samples"))
+
+
+def _resource(*names):
+    return os.path.join(os.path.dirname(os.path.abspath(__file__)), "Resources", *names)
 
 
 class PrivDiffWidget(ScriptedLoadableModuleWidget):
@@ -65,11 +98,13 @@ class PrivDiffWidget(ScriptedLoadableModuleWidget):
 
     def enter(self):
         """Let the keys of the panel work."""
-        self.panel.enter(True)
+        if self.panel is not None:
+            self.panel.enter(True)
 
     def exit(self):
         """Let them rest."""
-        self.panel.enter(False)
+        if self.panel is not None:
+            self.panel.enter(False)
 
     def cleanup(self):
         """Stop threads, timer and observers."""
@@ -83,10 +118,7 @@ class PrivDiffLogic(ScriptedLoadableModuleLogic):
 
     def addSamples(self):
         """Put the sample images into the scene; return their volumes."""
-        from PrivDiffLib.Samples import addSamples
-
-        folder = os.path.dirname(slicer.util.modulePath("PrivDiff"))
-        return addSamples(os.path.join(folder, "Resources", "Samples"))
+        return loadSampleData()
 
 
 class PrivDiffTest(ScriptedLoadableModuleTest):

@@ -8,3 +8,5 @@ if importlib.util.find_spec("slicer") is None or importlib.util.find_spec("PySid
     collect_ignore_glob = ["*"]
 else:
     from tests.slicer.fixtures import *  # noqa: F403
+    from tests.slicer.house import *  # noqa: F403
+    from tests.slicer.scripted import *  # noqa: F403

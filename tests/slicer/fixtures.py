@@ -30,10 +30,18 @@ def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Applicatio
     yield Application(tmp_path_factory.mktemp("application"))
 
 
+@pytest.fixture(autouse=True)
+def escaped(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[BaseException]]:
+    """What escapes from slots and observers: a test in which something does has failed."""
+    found: list[BaseException] = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: found.append(error))
+    yield found
+    assert found == []
+
+
 @pytest.fixture
 def scene(application: Application) -> Iterator[Any]:
-    """The scene, empty before and after."""
-    application.scene.Clear(0)
+    """The scene, empty; each test leaves it so."""
     yield application.scene
     application.scene.Clear(0)
     application.processEvents()

@@ -20,7 +20,17 @@ EXTENSION = ROOT / "slicer_extension"
 CATEGORIES = {"Active Learning", "DICOM", "Informatics", "Utilities", "Image Synthesis"}
 """Of those that the catalogue knows, the ones that fit."""
 
-BUNDLED = {"numpy", "requests", "pydicom", "slicer", "vtk", "qt", "ctk", "PrivDiffLib"}
+BUNDLED = {
+    "numpy",
+    "requests",
+    "pydicom",
+    "slicer",
+    "vtk",
+    "qt",
+    "ctk",
+    "PrivDiffLib",
+    "SampleData",
+}
 SCRIPTS = sorted((EXTENSION / "PrivDiff").rglob("*.py"))
 
 needs_cmake = pytest.mark.skipif(not shutil.which("cmake"), reason="cmake is absent")
@@ -103,23 +113,42 @@ def test_address_of_the_repository_stands_in_one_place(copy, tmp_path):
     assert "EXTENSION_ICONURL: https://forge.test/SlicerPrivDiff/raw/" in told
 
 
+def test_placeholder_of_the_address_stands_in_one_place_of_the_project():
+    """Who publishes the project changes one line; the documentation says which."""
+    folders = ("slicer_extension", "docs", "tests", "scripts", ".ci", "privdiff_infer")
+    folders += ("monailabel_app", "training")
+    files = [path for path in ROOT.glob("*") if path.is_file()]
+    files += [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
+    kinds = {".py", ".json", ".md", ".txt", ".toml", ".ui", ".cmake", ".cff", ".yaml", ""}
+    address = "example.org" + "/SlicerPrivDiff"
+
+    counts = {
+        path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8").count(address)
+        for path in files
+        if path.suffix in kinds and path.stat().st_size < 2**20 and not isBinary(path)
+    }
+
+    assert {name: count for name, count in counts.items() if count} == {
+        "slicer_extension/PrivDiff.json": 1
+    }
+    document = (ROOT / "docs" / "how-to" / "slicer.md").read_text(encoding="utf-8")
+    assert "slicer_extension/PrivDiff.json" in document
+
+
+def isBinary(path: Path) -> bool:
+    return b"\0" in path.read_bytes()[:8192]
+
+
 def test_entry_of_the_catalogue_has_its_keys():
     path = EXTENSION / "PrivDiff.json"
     content = path.read_bytes()
     entry = json.loads(content)
 
     assert b"\r" not in content and not path.stem.startswith("Slicer")
-    assert set(entry) == {
-        "$schema",
-        "build_dependencies",
-        "build_subdirectory",
-        "category",
-        "dicom_support_rule",
-        "enabled",
-        "scm_revision",
-        "scm_url",
-        "tier",
-    }
+    assert {"$schema", "category", "scm_url"} <= set(entry)
+    optional = {"scm_revision", "build_dependencies", "build_subdirectory", "enabled", "tier"}
+    assert set(entry) == {"$schema", "category", "scm_url", "dicom_support_rule"} | optional
+    assert (ROOT / "slicer_extension" / entry["build_subdirectory"]).is_dir()
     assert entry["category"] in CATEGORIES and 1 <= entry["tier"] <= 5
     assert re.fullmatch(r"https://[^ ]+/SlicerPrivDiff\.git", entry["scm_url"])
     assert entry["dicom_support_rule"] == "Modality == 'DX' or Modality == 'CR'"

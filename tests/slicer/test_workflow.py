@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,65 +11,17 @@ import pydicom
 import pytest
 import requests
 import slicer
-from PrivDiffLib.privdiff_client import Conflict, Options, PrivDiffClient
+from PrivDiffLib.privdiff_client import Conflict, PrivDiffClient
 
-from tests.integration.orthanc import Orthanc, needs_orthanc, running_orthanc
-from tests.integration.server import RunningServer, running_server
+from tests.integration.orthanc import Orthanc
 from tests.slicer.drawn import drawn
 from tests.slicer.driving import User
 from tests.slicer.fixtures import MODULE, ROOT
+from tests.slicer.house import House, needsHouse
 from tests.slicer.radiographs import Database, addDicom
-from tests.unit.dicom_factory import dicom_bytes, radiograph_dataset
-
-PYTHON = Path(os.environ.get("PRIVDIFF_SERVER_PYTHON", ROOT / ".venv" / "bin" / "python"))
-"""Of the environment that has the server."""
 
 SECONDS = 240
 """For five images, on a busy machine."""
-
-pytestmark = [
-    needs_orthanc,
-    pytest.mark.skipif(not PYTHON.exists(), reason="the environment of the server is absent"),
-]
-
-
-@dataclass(frozen=True)
-class House:
-    """Server and store."""
-
-    server: RunningServer
-    store: Orthanc
-
-
-@pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A server that knows one reviewer, and a store."""
-    folder = tmp_path_factory.mktemp("house")
-    (folder / "studies").mkdir()
-    tokens = folder / "tokens"
-    command = [str(PYTHON), "-m", "privdiff_infer"]
-    paths = [ROOT, ROOT / "training", ROOT / "slicer_extension" / "PrivDiff" / "PrivDiffLib"]
-    keys = {"PRIVDIFF_LEDGER_FILE": str(folder / "published")}
-    for name in ("PRIVDIFF_KEY_FILE", "PRIVDIFF_AUDIT_KEY_FILE"):
-        path = folder / name
-        path.touch(mode=0o600)
-        path.write_text("0123456789abcdef" * 4 + "\n")
-        keys[name] = str(path)
-    token = subprocess.run(
-        [*command, "token", "add", "ann", "--role", "reviewer", "--token-file", str(tokens)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))},
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.strip()
-    with running_orthanc(folder) as store:
-        options = ["--studies", str(folder / "studies"), "--state", str(folder / "state")]
-        options += ["--store", store.url, "--auth", "tokens", "--token-file", str(tokens)]
-        serve = [*command, "serve", "--port", "{port}", "--threads", "1", *options]
-        with running_server(
-            folder, folder / "studies", command=serve, token=token, environment=keys
-        ) as server:
-            yield House(server, store)
 
 
 @pytest.fixture
@@ -92,6 +41,7 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Database:
     return found
 
 
+@needsHouse
 def test_a_day_of_work(user: User, house: House, database: Database, tmp_path: Path) -> None:
     server, ui = house.server, user.ui
     client = PrivDiffClient(server.url, server.token)
@@ -170,9 +120,7 @@ def test_a_day_of_work(user: User, house: House, database: Database, tmp_path: P
     user.look("6-published")
 
     # What a batch produced is reviewed here too.
-    content = dicom_bytes(radiograph_dataset(**drawn(5)))
-    job = client.submit([content], options=Options(profile="fast", strength=0.8))[0]
-    client.wait(job.id, timeout_seconds=SECONDS)
+    client.wait(house.ofBatch.id, timeout_seconds=SECONDS)
     user.waitFor(lambda: ui.queueButton.enabled)
     user.click("queueButton")
     user.waitFor(lambda: ui.imagesTable.rowCount == 6)

@@ -63,6 +63,7 @@ class Anonymizing:
         if case not in self.cases:
             return
         self.cancel([case])
+        self._giveUp(case)
         self.cases.remove(case)
         self.removed.emit(case)
 
@@ -91,9 +92,7 @@ class Anonymizing:
         for case in cases:
             if not case.isBusy:
                 continue
-            ticket = self._tickets.pop(case.key, None)
-            if ticket is not None:
-                ticket.cancel()
+            self._giveUp(case)
             if case.isSending:
                 case.isSending, case.wasCancelled = False, True
                 self._cancelSent(*self._queued.pop(case.key))
@@ -109,6 +108,14 @@ class Anonymizing:
     def cancelSending(self) -> None:
         """Let no original leave any more: nobody agrees to it, or the server is another one."""
         self.cancel([case for case in self.cases if case.isSending])
+
+    def release(self, error: ClientError) -> None:
+        """Let no case wait for what nobody does any more, after something broke off halfway."""
+        for case in self.cases:
+            isStranded = case.stage in (Stage.SENDING, Stage.FETCHING)
+            if isStranded and case.key not in self._tickets:
+                case.isSending, case.error = False, error
+                self.changed.emit(case)
 
     def tick(self) -> None:
         """Ask the server how the jobs are, if it is time; called by a timer."""
@@ -141,7 +148,8 @@ class Anonymizing:
         if case.job == job:
             return
         case.job = job
-        if job.state.has_result and case.result is None:
+        isHeldBack = job.is_held_back and self._connection.mayReview
+        if case.result is None and (job.state.has_result or isHeldBack):
             self.fetch(case)
         self.changed.emit(case)
 
@@ -199,7 +207,14 @@ class Anonymizing:
             case.error = error
             self.changed.emit(case)
 
+        self._giveUp(case)
         self._tickets[case.key] = thread.start(ask, done, failed)
+
+    def _giveUp(self, case: Case) -> None:
+        """Let nothing come of what is being done for a case."""
+        ticket = self._tickets.pop(case.key, None)
+        if ticket is not None:
+            ticket.cancel()
 
     def _cancelSent(self, client: PrivDiffClient, queued: list[Job]) -> None:
         """Cancel what arrived although its sending was cancelled; the thread comes to it later."""

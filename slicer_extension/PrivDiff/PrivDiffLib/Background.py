@@ -22,17 +22,22 @@ logger = logging.getLogger(__name__)
 STOP_SECONDS = 0.2
 
 
-def unexpected(error: Exception) -> ClientError:
-    """Log an error that nobody foresaw, and return it in words for the user.
+def explained(error: Exception) -> ClientError:
+    """Return an error in words for the user; one that nobody foresaw is logged.
 
-    Its message stays out of both: it can name a file, and that can name a patient.
+    The message of such a one stays out of both: it can name a file, and that can name a patient.
     """
+    if isinstance(error, ClientError):
+        return error
     kind = type(error).__name__
     frames = "".join(traceback.format_tb(error.__traceback__))
     logger.error("something unexpected happened in PrivDiff: %s\n%s", kind, frames)
     return ClientError(
         _("something unexpected happened ({kind})").format(kind=kind),
-        _("see the application log"),
+        _(
+            "try it again; if it comes again, press Reload or start Slicer anew, and send us what "
+            "the menu View, Error Log shows"
+        ),
     )
 
 
@@ -118,11 +123,9 @@ class Background:
     ) -> None:
         try:
             outcome = work(ticket)
-        except ClientError as error:
-            self._report(ticket, failed, error)
         except Exception as error:
             # The edge of the thread: the interface must hear of it and work on.
-            self._report(ticket, failed, unexpected(error))
+            self._report(ticket, failed, explained(error))
         else:
             self._report(ticket, done, outcome)
 

@@ -45,8 +45,8 @@ OF_STATE = {
 BUSY = frozenset({Stage.SENDING, Stage.QUEUED, Stage.RUNNING, Stage.FETCHING})
 """The user waits."""
 
-DECIDABLE = frozenset({Stage.TO_REVIEW, Stage.APPROVED, Stage.REJECTED})
-"""There are bytes to look at, and they have not left."""
+DECIDABLE = frozenset({Stage.TO_REVIEW, Stage.APPROVED, Stage.REJECTED, Stage.HELD})
+"""There can be bytes to look at, and they have not left."""
 
 
 @dataclass(frozen=True)
@@ -135,9 +135,20 @@ class Case:
             return Stage.CANCELLED
         if self.job is None:
             return Stage.FAILED if self.error else Stage.READY
-        if self.job.state.has_result and self.result is None:
+        if self.job.state.has_result and self.result is None and not self.isHeld:
             return Stage.FAILED if self.error else Stage.FETCHING
         return OF_STATE.get(self.job.state, Stage.FAILED)
+
+    @property
+    def isHeld(self) -> bool:
+        """Whether it did not pass a check; such an image can be rejected, and nothing else.
+
+        One that was rejected keeps the reason why it was held.
+        """
+        return self.job is not None and (
+            self.job.state is JobState.HELD
+            or (self.job.state is JobState.REJECTED and bool(self.job.reason))
+        )
 
     @property
     def isBusy(self) -> bool:

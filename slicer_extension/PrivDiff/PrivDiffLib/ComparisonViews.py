@@ -46,6 +46,7 @@ class ComparisonViews:
     def __init__(self, layoutManager: Any, images: SceneImages) -> None:
         self._manager, self._images = layoutManager, images
         self._before: int | None = None
+        self._isNew = False
 
     def show(self, case: Case, mode: Mode, fade: float) -> None:
         """Show a case; pan, zoom and window of the views are linked."""
@@ -95,9 +96,16 @@ class ComparisonViews:
         for tag in (ORIGINAL, ANONYMIZED, COMPARED):
             self._logic(tag).FitSliceToBackground()
 
+    def settle(self) -> None:
+        """Fit the image to views that have their size only now; called by a timer."""
+        if self._isNew and self.isOpen:
+            self.fit()
+        self._isNew = False
+
     def lookAt(self, bounds: tuple[float, ...]) -> None:
         """Show a part of the image, given by its bounds in RAS, with some space around it."""
         self._open()
+        self._isNew = False
         for tag in (ORIGINAL, ANONYMIZED, COMPARED):
             node = self._logic(tag).GetSliceNode()
             center = [(bounds[2 * axis] + bounds[2 * axis + 1]) / 2 for axis in range(3)]
@@ -122,7 +130,7 @@ class ComparisonViews:
         if not node.IsLayoutDescription(LAYOUT):
             node.AddLayoutDescription(LAYOUT, _description())
         if not self.isOpen:
-            self._before = node.GetViewArrangement()
+            self._before, self._isNew = node.GetViewArrangement(), True
             node.SetViewArrangement(LAYOUT)
 
     def _fill(self, tag: str, background: Any, foreground: Any = None, opacity: float = 0) -> None:

@@ -18,7 +18,8 @@ from .privdiff_client import (
     UnexpectedAnswer,
 )
 from .Signal import Signal
-from .Wording import sentence
+from .Translations import wordOf
+from .Wording import errorText
 
 ClientFactory = Callable[..., PrivDiffClient]
 """Makes a client of (address, token), with `answer_seconds` if it shall be less patient."""
@@ -99,9 +100,9 @@ class Connection:
                 "{url} does not answer now. Jobs are kept there; asking goes on by itself."
             ).format(url=self.url)
         if self.status is Status.FAILED and self.error is not None:
-            return sentence(self.error.message, self.error.hint)
+            return errorText(self.error)
         name = self.principal.name if self.principal else ""
-        role = self.principal.role if self.principal else ""
+        role = wordOf(self.principal.role) if self.principal else ""
         return _("Connected to {url} (version {version}) as {name}, {role}.").format(
             url=self.url, version=self.version, name=name, role=role
         )

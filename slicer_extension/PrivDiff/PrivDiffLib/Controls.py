@@ -35,6 +35,16 @@ def silent(widget: Any) -> Iterator[None]:
         widget.blockSignals(blocked)
 
 
+def reveal(widget: Any) -> None:
+    """Show a widget, and scroll to it where it lies in a scrolled area."""
+    widget.visible = True
+    area = widget.parentWidget()
+    while area is not None and not hasattr(area, "ensureWidgetVisible"):
+        area = area.parentWidget()
+    if area is not None:
+        area.ensureWidgetVisible(widget)
+
+
 def show(label: Any, text: str) -> None:
     """Show a text, or nothing at all."""
     label.text = text

@@ -10,14 +10,16 @@ import slicer
 from slicer.i18n import tr as _
 
 from .Anonymizing import Anonymizing, mayBeSent
-from .Background import unexpected
+from .Background import explained
 from .Cases import Case, Stage
 from .Connection import Connection
 from .Controls import Control, fill, silent
+from .Guard import Guard
 from .Originals import DicomDatabase, readOriginal
-from .privdiff_client import ClientError, Model, Options
+from .privdiff_client import Model, Options
 from .Settings import Settings
-from .Wording import etaText, reasonText, riskText, stageText
+from .Translations import wordOf
+from .Wording import boxText, etaText, reasonText, riskText, stageText
 
 IMAGE, STATE, PROGRESS, LEFT, STORE = range(5)
 
@@ -36,6 +38,8 @@ class ImagesSection:
 
     Parameters
     ----------
+    guard
+        Wraps what widgets call.
     ui
         Widgets of the panel by name.
     connection, anonymizing, settings
@@ -52,6 +56,7 @@ class ImagesSection:
 
     def __init__(
         self,
+        guard: Guard,
         ui: Any,
         connection: Connection,
         anonymizing: Anonymizing,
@@ -69,7 +74,7 @@ class ImagesSection:
         self._strengthSetFor = ""
         self._anonymizeControl = Control(ui.anonymizeButton)
         self._cancelControl = Control(ui.cancelButton)
-        self._build()
+        self._build(guard)
 
     @property
     def current(self) -> Case | None:
@@ -90,6 +95,7 @@ class ImagesSection:
     def refresh(self) -> None:
         """Show how things stand."""
         self._fillRows()
+        self._checked &= {case.key for case in self._checkable()}
         for row, case in enumerate(self._rows):
             self._showCase(row, case)
         self._showOptions()
@@ -102,25 +108,25 @@ class ImagesSection:
         self._cancelControl.allow(
             "" if self._cancellable() else _("Nothing is being done for the checked images")
         )
-        all_ = bool(self._rows) and len(chosen) == len([c for c in self._rows if c.volumeID])
-        self._ui.checkButton.text = _("Uncheck all") if all_ else _("Check all")
+        areAll = bool(chosen) and len(chosen) == len(self._checkable())
+        self._ui.checkButton.text = _("Uncheck all") if areAll else _("Check all")
 
-    def _build(self) -> None:
+    def _build(self, guard: Guard) -> None:
         ui, table = self._ui, self._ui.imagesTable
         table.verticalHeader().hide()
         header = table.horizontalHeader()
         header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
         header.setSectionResizeMode(IMAGE, qt.QHeaderView.Stretch)
-        table.connect("itemChanged(QTableWidgetItem*)", self._boxChanged)
-        table.connect("itemSelectionChanged()", self._changed)
-        ui.checkButton.connect("clicked()", self._checkAll)
-        ui.dicomButton.connect("clicked()", self._openDicom)
-        ui.sampleButton.connect("clicked()", self._addSamples)
-        ui.anonymizeButton.connect("clicked()", self._start)
-        ui.cancelButton.connect("clicked()", self._cancel)
-        ui.modelBox.connect("currentIndexChanged(int)", self._optionsChanged)
-        ui.profileBox.connect("currentIndexChanged(int)", self._profileChanged)
-        ui.strengthSlider.connect("valueChanged(double)", self._strengthChanged)
+        table.connect("itemChanged(QTableWidgetItem*)", guard(self._boxChanged))
+        table.connect("itemSelectionChanged()", guard(self._changed))
+        ui.checkButton.connect("clicked()", guard(self._checkAll))
+        ui.dicomButton.connect("clicked()", guard(self._openDicom))
+        ui.sampleButton.connect("clicked()", guard(self._addSamples))
+        ui.anonymizeButton.connect("clicked()", guard(self._start))
+        ui.cancelButton.connect("clicked()", guard(self._cancel))
+        ui.modelBox.connect("currentIndexChanged(int)", guard(self._modelChanged))
+        ui.profileBox.connect("currentIndexChanged(int)", guard(self._profileChanged))
+        ui.strengthSlider.connect("valueChanged(double)", guard(self._strengthChanged))
 
     def _fillRows(self) -> None:
         """Make the rows anew where there are other cases."""
@@ -128,15 +134,11 @@ class ImagesSection:
             return
         table, chosen = self._ui.imagesTable, self.current
         self._rows = list(self._anonymizing.cases)
-        self._checked &= {case.key for case in self._rows}
         with silent(table):
             table.setRowCount(len(self._rows))
-            for row, case in enumerate(self._rows):
+            for row in range(len(self._rows)):
                 for column in (IMAGE, STATE, LEFT, STORE):
                     table.setItem(row, column, qt.QTableWidgetItem(""))
-                item = table.item(row, IMAGE)
-                flags = qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable
-                item.setFlags(flags | qt.Qt.ItemIsUserCheckable if case.volumeID else flags)
             if chosen in self._rows:
                 table.setCurrentCell(self._rows.index(chosen), STATE)
             else:
@@ -161,10 +163,17 @@ class ImagesSection:
             colour = STATE_COLOURS.get(case.stage)
             brush = qt.QBrush(qt.QColor(colour)) if colour else qt.QBrush()
             table.item(row, STATE).setForeground(brush)
-            if case.volumeID and not case.picture:
-                box = qt.Qt.Checked if case.key in self._checked else qt.Qt.Unchecked
-                table.item(row, IMAGE).setCheckState(box)
+            self._showBox(table.item(row, IMAGE), case)
         self._showProgress(row, case)
+
+    def _showBox(self, item: Any, case: Case) -> None:
+        """Show the box of an image; one that cannot be sent says why."""
+        flags = qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable
+        obstacle = boxText(case)
+        item.setFlags(flags if obstacle else flags | qt.Qt.ItemIsUserCheckable)
+        item.setCheckState(qt.Qt.Checked if case.key in self._checked else qt.Qt.Unchecked)
+        if obstacle:
+            item.setToolTip(" ".join(text for text in (obstacle, reasonText(case)) if text))
 
     def _showProgress(self, row: int, case: Case) -> None:
         """Show a bar while the user waits; a hidden one would come back when Qt lays out."""
@@ -172,6 +181,7 @@ class ImagesSection:
         bar = table.cellWidget(row, PROGRESS)
         if not case.isBusy:
             if bar is not None:
+                bar.hide()  # it is deleted later
                 table.removeCellWidget(row, PROGRESS)
             return
         if bar is None:
@@ -189,25 +199,24 @@ class ImagesSection:
         ui, model = self._ui, self._model()
         models = [found for found in self._connection.models if not found.problem]
         default = next((found.id for found in models if found.default), "")
-        chosen = ui.modelBox.currentData or default
+        isKept = any(found.id == self._settings.model for found in models)
+        chosen = ui.modelBox.currentData or (self._settings.model if isKept else default)
         fill(ui.modelBox, [(f"{found.name} {found.version}", found.id) for found in models], chosen)
         profiles = list(model.profiles or model.operating_points) if model else []
         fill(
             ui.profileBox,
-            [(name, name) for name in profiles],
+            [(wordOf(name), name) for name in profiles],
             ui.profileBox.currentData or self._settings.profile,
         )
         for widget in (ui.modelBox, ui.profileBox, ui.strengthSlider):
             widget.enabled = bool(models)
         self._proposeStrength()
         ui.riskLabel.visible = bool(models)
-        ui.riskLabel.text = riskText(
-            self._model(), ui.profileBox.currentText, ui.strengthSlider.value
-        )
+        ui.riskLabel.text = riskText(self._model(), self._profile(), ui.strengthSlider.value)
 
     def _proposeStrength(self) -> None:
         """Set the strength that the bundle proposes, once for each model and profile."""
-        model, profile = self._model(), self._ui.profileBox.currentText
+        model, profile = self._model(), self._profile()
         if model is None or self._strengthSetFor == f"{model.id} {profile}":
             return
         isFirst = not self._strengthSetFor
@@ -223,8 +232,14 @@ class ImagesSection:
         models = self._connection.models
         return next((model for model in models if model.id == name), None)
 
+    def _profile(self) -> str:
+        return self._ui.profileBox.currentData or ""
+
     def _chosen(self) -> list[Case]:
         return [case for case in self._rows if case.key in self._checked]
+
+    def _checkable(self) -> list[Case]:
+        return [case for case in self._rows if not boxText(case)]
 
     def _cancellable(self) -> list[Case]:
         return [case for case in self._chosen() if case.isBusy]
@@ -246,7 +261,7 @@ class ImagesSection:
         model = self._model()
         options = Options(
             model=model.id if model else "",
-            profile=self._ui.profileBox.currentText,
+            profile=self._profile(),
             strength=round(self._ui.strengthSlider.value, 2),
         )
         ready = []
@@ -256,11 +271,9 @@ class ImagesSection:
             try:
                 volume = slicer.mrmlScene.GetNodeByID(case.volumeID)
                 case.original = readOriginal(volume, self._database)
-            except ClientError as error:
-                case.error = error
             except Exception as error:
                 # A header can be wrong in more ways than anybody foresees; the others go on.
-                case.error = unexpected(error)
+                case.error = explained(error)
             else:
                 ready.append(case)
         self._anonymizing.start(ready, options)
@@ -273,7 +286,7 @@ class ImagesSection:
         self._changed()
 
     def _checkAll(self) -> None:
-        keys = {case.key for case in self._rows if case.volumeID and not case.picture}
+        keys = {case.key for case in self._checkable()}
         self._checked = set() if keys <= self._checked else keys
         self._changed()
 
@@ -294,14 +307,15 @@ class ImagesSection:
         self._loadSamples()
         self._changed()
 
-    def _optionsChanged(self, index: int) -> None:
+    def _modelChanged(self, index: int) -> None:
+        self._settings.model = self._ui.modelBox.currentData or ""
         self._changed()
 
     def _profileChanged(self, index: int) -> None:
-        self._settings.profile, self._settings.strength = self._ui.profileBox.currentText, None
+        self._settings.profile, self._settings.strength = self._profile(), None
         self._changed()
 
     def _strengthChanged(self, value: float) -> None:
-        self._settings.profile = self._ui.profileBox.currentText
+        self._settings.profile = self._profile()
         self._settings.strength = value
         self._changed()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import qt
@@ -10,10 +10,12 @@ import slicer
 from slicer.util import VTKObservationMixin
 
 from .Anonymizing import Anonymizing
-from .Background import Background, unexpected
+from .Background import Background, explained
 from .Cases import Case
 from .ComparisonViews import ComparisonViews
 from .Connection import ClientFactory, Connection
+from .Controls import reveal
+from .Guard import Guard
 from .ImagesSection import ImagesSection
 from .Originals import DicomDatabase
 from .PrivacySection import PrivacySection
@@ -23,15 +25,13 @@ from .Regions import Regions
 from .Reviewing import Reviewing
 from .ReviewSection import ReviewSection
 from .Samples import addSamples
+from .SavingWatch import SavingWatch
 from .SceneImages import ROLE, SceneImages, displayOf, images
 from .ServerSection import ServerSection
 from .Settings import Settings
-from .Wording import sentence
+from .Wording import errorText
 
 TICK_MILLISECONDS = 100
-
-FILE_SAVED = "fileSaved(qSlicerIO::IOProperties)"
-SCENE_SUFFIXES = (".mrml", ".mrb")
 
 
 class Panel(VTKObservationMixin):
@@ -70,7 +70,9 @@ class Panel(VTKObservationMixin):
     ) -> None:
         super().__init__()
         self._ui, self._scene, self._userSettings = ui, scene, userSettings
-        self._files, self._sampleFolder = files, sampleFolder
+        self._sampleFolder = sampleFolder
+        self._guard = Guard()
+        self._guard.failed.connect(self._recover)
         self.settings = Settings.load(userSettings.value)
         self._threads = (Background(), Background(), Background())
         self.connection = Connection(makeClient, *self._threads)
@@ -83,10 +85,14 @@ class Panel(VTKObservationMixin):
         self._isStale = self._isSceneNew = True
         self._isEntered = False
         self._makeSections(database)
+        self._saving = SavingWatch(
+            self._guard, files, self._privacySection.warnBefore, self._privacySection.warnAfter
+        )
         self._listen()
+        self._steps = self._makeSteps()
         self._timer = qt.QTimer()
         self._timer.setInterval(TICK_MILLISECONDS)
-        self._timer.connect("timeout()", self._tick)
+        self._timer.connect("timeout()", self._guard(self._tick))
         self._timer.start()
         self._shortcuts = self._makeShortcuts()
         self.enter(False)
@@ -94,6 +100,9 @@ class Panel(VTKObservationMixin):
 
     def enter(self, entered: bool) -> None:
         """Use keys and views of the application while the module is seen, and only then."""
+        self._guard(self._enter)(entered)
+
+    def _enter(self, entered: bool) -> None:
         self._isEntered, self._shown = entered, None
         if entered:
             self.refresh()
@@ -107,41 +116,40 @@ class Panel(VTKObservationMixin):
 
         Jobs go on at the server, and await review in its queue.
         """
-        self._timer.stop()
-        self.removeObservers()
-        self._files.disconnect(FILE_SAVED, self._fileSaved)
-        self.connection.disconnect()
-        for thread in self._threads:
-            thread.stop()
-        self.settings.save(self._userSettings.setValue)
-        self.enter(False)
-        for shortcut in self._shortcuts:
-            shortcut.deleteLater()
+        for step in (
+            self._timer.stop,
+            self.removeObservers,
+            self._saving.close,
+            self.connection.disconnect,
+            *(thread.stop for thread in self._threads),
+            self._keepSettings,
+            lambda: self._enter(False),
+            *(shortcut.deleteLater for shortcut in self._shortcuts),
+        ):
+            self._guard(step)()
 
     def tell(self, error: ClientError) -> None:
         """Show an error, with what to do, until the user closes it."""
-        self._ui.messageLabel.text = sentence(error.message, error.hint)
-        self._ui.messageFrame.visible = True
+        self._ui.messageLabel.text = errorText(error)
+        reveal(self._ui.messageFrame)
 
     def refresh(self) -> None:
-        """Show how things stand."""
+        """Show how things stand; what cannot be shown keeps nothing else from being shown."""
         self._isStale = False
-        self._serverSection.refresh()
-        self._imagesSection.refresh()
-        current = self._imagesSection.current
-        self._showCurrent(current)
-        self._reviewSection.refresh(current, len(self.anonymizing.cases))
-        self._publishSection.refresh()
-        self._privacySection.refresh()
+        for show in self._shows:
+            show()
 
     def _makeSections(self, database: DicomDatabase) -> None:
-        ui, changed = self._ui, self._stale
+        guard, ui, changed = self._guard, self._ui, self._stale
         ui.messageFrame.visible = False
         ui.messageFrame.styleSheet = "#messageFrame { border: 1px solid #d0433b; }"
-        ui.dismissButton.connect("clicked()", self._dismiss)
-        ui.imagesTable.connect("cellClicked(int,int)", self._rowClicked)
-        self._serverSection = ServerSection(ui, self.connection, self.settings, self._userActed)
+        ui.dismissButton.connect("clicked()", guard(self._dismiss))
+        ui.imagesTable.connect("cellClicked(int,int)", guard(self._rowClicked))
+        self._serverSection = ServerSection(
+            guard, ui, self.connection, self.settings, self._userActed
+        )
         self._imagesSection = ImagesSection(
+            guard,
             ui,
             self.connection,
             self.anonymizing,
@@ -152,6 +160,7 @@ class Panel(VTKObservationMixin):
             self._userActed,
         )
         self._reviewSection = ReviewSection(
+            guard,
             ui,
             self.connection,
             self.reviewing,
@@ -163,6 +172,7 @@ class Panel(VTKObservationMixin):
             self._userActed,
         )
         self._publishSection = PublishSection(
+            guard,
             ui,
             self.connection,
             self.anonymizing,
@@ -172,8 +182,19 @@ class Panel(VTKObservationMixin):
             self._userActed,
         )
         self._privacySection = PrivacySection(
-            ui, self._scene, self.images, self.anonymizing, self._userActed
+            guard, ui, self._scene, self.images, self.anonymizing, self._userActed
         )
+        self._shows = [
+            guard.often(show)
+            for show in (
+                self._serverSection.refresh,
+                self._imagesSection.refresh,
+                self._showCurrent,
+                self._refreshReview,
+                self._publishSection.refresh,
+                self._privacySection.refresh,
+            )
+        ]
         self._serverSection.withdrawn.connect(self.anonymizing.cancelSending)
         self.connection.changed.connect(changed)
         self.reviewing.changed.connect(changed)
@@ -184,13 +205,12 @@ class Panel(VTKObservationMixin):
         self.reviewing.failed.connect(self.tell)
 
     def _listen(self) -> None:
-        scene = slicer.vtkMRMLScene
+        scene, whenChanged = slicer.vtkMRMLScene, self._guard(self._sceneChanged)
         for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndImportEvent):
-            self.addObserver(self._scene, event, self._sceneChanged)
-        self.addObserver(self._scene, scene.StartCloseEvent, self._sceneCloses)
-        self.addObserver(self._scene, scene.EndCloseEvent, self._sceneChanged)
-        # The scene itself does not tell that it is saved.
-        self._files.connect(FILE_SAVED, self._fileSaved)
+            self.addObserver(self._scene, event, whenChanged)
+        self.addObserver(self._scene, scene.StartCloseEvent, self._guard(self._sceneCloses))
+        self.addObserver(self._scene, scene.EndCloseEvent, whenChanged)
+        self._whenWindowChanges = self._guard(self._windowChanged)
 
     def _makeShortcuts(self) -> list[Any]:
         window = slicer.util.mainWindow()
@@ -201,31 +221,45 @@ class Panel(VTKObservationMixin):
     def _shortcut(self, window: Any, key: str, step: int) -> Any:
         shortcut = qt.QShortcut(window)
         shortcut.setKey(qt.QKeySequence(key))
-        shortcut.connect("activated()", lambda: self._step(step))
+        shortcut.connect("activated()", self._guard(lambda: self._step(step)))
         return shortcut
 
+    def _makeSteps(self) -> list[Callable[[], None]]:
+        """Return what is done again and again: one that fails keeps no other from being done."""
+        steps = [
+            self.connection.tick,
+            *(thread.drain for thread in self._threads),
+            self.anonymizing.tick,
+            self.reviewing.tick,
+            self._saving.tick,
+            self.views.settle,
+            self._takeNewImages,
+        ]
+        return [self._guard.often(step) for step in steps]
+
     def _tick(self) -> None:
-        """Take in what the threads found; the edge behind which nothing may escape to Qt."""
-        try:
-            self.connection.tick()
-            for thread in self._threads:
-                thread.drain()
-            self.anonymizing.tick()
-            self.reviewing.tick()
-            if self._isSceneNew and not self._scene.IsBatchProcessing():
-                self._takeImages()
-            if self._isStale:
-                self.refresh()
-        except Exception as error:
-            self.tell(unexpected(error))
+        """Take in what the threads found, and show it."""
+        for step in self._steps:
+            step()
+        if self._isStale:
+            self.refresh()
+
+    def _recover(self, error: ClientError) -> None:
+        """Say what went wrong, and let every button work again."""
+        self.anonymizing.release(error)
+        self.tell(error)
+        self._stale()
 
     def _stale(self) -> None:
         self._isStale = True
 
     def _userActed(self) -> None:
         """Show at once what the user did, and keep what they chose."""
-        self.settings.save(self._userSettings.setValue)
+        self._keepSettings()
         self.refresh()
+
+    def _keepSettings(self) -> None:
+        self.settings.save(self._userSettings.setValue)
 
     def _dismiss(self) -> None:
         self._ui.messageFrame.visible = False
@@ -238,6 +272,10 @@ class Panel(VTKObservationMixin):
         if not self._isEntered or not self.views.isOpen:
             self.enter(True)
 
+    def _takeNewImages(self) -> None:
+        if self._isSceneNew and not self._scene.IsBatchProcessing():
+            self._takeImages()
+
     def _takeImages(self) -> None:
         """Let there be one case for each image of the scene."""
         present = {volume.GetID(): volume for volume in images(self._scene)}
@@ -249,6 +287,8 @@ class Panel(VTKObservationMixin):
             # A result outlives its original; what comes from the queue is nothing without it.
             if self.images.resultOf(case) is None and (case.picture or not case.volumeID):
                 self.anonymizing.remove(case)
+            elif not case.volumeID:
+                self.anonymizing.cancel([case])
         for volumeID, volume in present.items():
             if self.anonymizing.caseOf(volumeID) is None:
                 self.anonymizing.add(Case(volume.GetName(), volumeID=volumeID))
@@ -270,16 +310,21 @@ class Panel(VTKObservationMixin):
     def _resultArrived(self, case: Case) -> None:
         try:
             self.images.addResult(case)
-        except ClientError as error:
-            case.result, case.error = None, error
+        except Exception as error:
+            # A file can be wrong in more ways than anybody foresees; the case must say so.
+            case.result, case.error = None, explained(error)
             return
         self.regions.forgetSeen(case)
         self._shown = None
         if self._imagesSection.current is None:
             self._imagesSection.choose(case)
 
-    def _showCurrent(self, case: Case | None) -> None:
-        """Show a case that was chosen, once; where it has no result, its original."""
+    def _refreshReview(self) -> None:
+        self._reviewSection.refresh(self._imagesSection.current, len(self.anonymizing.cases))
+
+    def _showCurrent(self) -> None:
+        """Show the case that was chosen, once; where it has no result, its original."""
+        case = self._imagesSection.current
         if case is None or not self._isEntered or self._shown == (case, case.resultID):
             return
         self._shown = (case, case.resultID)
@@ -289,10 +334,10 @@ class Panel(VTKObservationMixin):
         self._linkWindows(case)
 
     def _linkWindows(self, case: Case) -> None:
-        self.removeObservers(self._windowChanged)
+        self.removeObservers(self._whenWindowChanges)
         for volume in (self.images.originalOf(case), self.images.resultOf(case)):
             if volume is not None:
-                self.addObserver(displayOf(volume), "ModifiedEvent", self._windowChanged)
+                self.addObserver(displayOf(volume), "ModifiedEvent", self._whenWindowChanges)
 
     def _windowChanged(self, display: Any, event: str) -> None:
         case = self._imagesSection.current
@@ -321,13 +366,7 @@ class Panel(VTKObservationMixin):
 
     def _sceneCloses(self, caller: Any, event: str) -> None:
         """Let everything go that belongs to the scene; jobs that run for it are cancelled."""
-        self.removeObservers(self._windowChanged)
+        self.removeObservers(self._whenWindowChanges)
         for case in list(self.anonymizing.cases):
             self.anonymizing.remove(case)
         self._isSceneNew = True
-
-    def _fileSaved(self, properties: Any) -> None:
-        path = Path(str(properties["fileName"]))
-        # A scene can be a file, a bundle, or a folder; no other data is saved as a folder.
-        if path.suffix.lower() in SCENE_SUFFIXES or path.is_dir():
-            self._privacySection.warn()

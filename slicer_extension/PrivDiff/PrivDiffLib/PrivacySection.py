@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 
 from .Anonymizing import Anonymizing
 from .Controls import Control
+from .Guard import Guard
 from .Patients import patientItems
 from .SceneImages import SceneImages, originals
 
@@ -19,6 +20,8 @@ class PrivacySection:
 
     Parameters
     ----------
+    guard
+        Wraps what widgets call.
     ui
         Widgets of the panel by name.
     scene, images, anonymizing
@@ -29,6 +32,7 @@ class PrivacySection:
 
     def __init__(
         self,
+        guard: Guard,
         ui: Any,
         scene: Any,
         images: SceneImages,
@@ -38,7 +42,7 @@ class PrivacySection:
         self._ui, self._scene, self._images = ui, scene, images
         self._anonymizing, self._changed = anonymizing, changed
         self._remove = Control(ui.removeOriginalsButton)
-        ui.removeOriginalsButton.connect("clicked()", self._removeOriginals)
+        ui.removeOriginalsButton.connect("clicked()", guard(self._removeOriginals))
 
     def refresh(self) -> None:
         """Show how things stand."""
@@ -54,17 +58,30 @@ class PrivacySection:
         self._ui.privacyLabel.styleSheet = "color: #c98a1b" if count or named else ""
         self._remove.allow(self._obstacle(count + named))
 
-    def warn(self) -> None:
+    def warnBefore(self) -> None:
+        """Say what will be saved, where originals or names are."""
+        self._warn(
+            _(
+                "This scene holds {count} original images, and names {named} patients or studies; "
+                "what you save will hold them too. To share it, press Cancel, press 'Remove "
+                "originals from the scene' in the module PrivDiff, and save then."
+            )
+        )
+
+    def warnAfter(self) -> None:
         """Say what was saved, where originals or names are."""
+        self._warn(
+            _(
+                "The scene that was saved holds {count} original images, and names {named} "
+                "patients or studies. To share it, delete what was saved, press 'Remove "
+                "originals from the scene' in the module PrivDiff, and save again."
+            )
+        )
+
+    def _warn(self, text: str) -> None:
         count, named = self._count()
         if count or named:
-            slicer.util.warningDisplay(
-                _(
-                    "The scene that was saved holds {count} original images, and names {named} "
-                    "patients or studies. To share it, delete what was saved, press 'Remove "
-                    "originals from the scene' in the module PrivDiff, and save again."
-                ).format(count=count, named=named)
-            )
+            slicer.util.warningDisplay(text.format(count=count, named=named))
 
     def _count(self) -> tuple[int, int]:
         return len(originals(self._scene)), len(patientItems(self._scene))

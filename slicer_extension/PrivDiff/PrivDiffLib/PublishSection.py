@@ -10,7 +10,8 @@ from slicer.i18n import tr as _
 from .Anonymizing import Anonymizing
 from .Cases import Stage
 from .Connection import Connection
-from .Controls import Control, addresses
+from .Controls import Control, addresses, silent
+from .Guard import Guard
 from .privdiff_client import ClientError, DicomwebTarget
 from .Reviewing import Reviewing
 from .Settings import Settings
@@ -23,6 +24,8 @@ class PublishSection:
 
     Parameters
     ----------
+    guard
+        Wraps what widgets call.
     ui
         Widgets of the panel by name.
     connection, anonymizing, reviewing, settings
@@ -35,6 +38,7 @@ class PublishSection:
 
     def __init__(
         self,
+        guard: Guard,
         ui: Any,
         connection: Connection,
         anonymizing: Anonymizing,
@@ -48,9 +52,11 @@ class PublishSection:
         self._tell, self._changed = tell, changed
         self._publish = Control(ui.publishButton)
         addresses(ui.storeBox, settings.stores)
-        ui.targetBox.connect("currentIndexChanged(int)", self._targetChanged)
-        ui.publishButton.connect("clicked()", self._start)
-        ui.storeBox.connect("editTextChanged(QString)", self._targetChanged)
+        with silent(ui.targetBox):
+            ui.targetBox.setCurrentIndex(OWN if settings.isOwnStore else SERVER)
+        ui.targetBox.connect("currentIndexChanged(int)", guard(self._targetChanged))
+        ui.publishButton.connect("clicked()", guard(self._start))
+        ui.storeBox.connect("editTextChanged(QString)", guard(self._addressChanged))
 
     def refresh(self) -> None:
         """Show how things stand."""
@@ -111,5 +117,9 @@ class PublishSection:
         addresses(ui.storeBox, self._settings.stores)
         return target
 
-    def _targetChanged(self, _value: object) -> None:
+    def _targetChanged(self, index: int) -> None:
+        self._settings.isOwnStore = index == OWN
+        self._changed()
+
+    def _addressChanged(self, address: str) -> None:
         self._changed()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import vtk
+from slicer.i18n import tr as _
 
 from .Cases import Case
 
@@ -64,7 +65,7 @@ class Regions:
         """Add a rectangle in the middle of an original, with handles to move and resize it."""
         bounds = [0.0] * 6
         original.GetRASBounds(bounds)
-        node = self._scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Region")
+        node = self._scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", _("Region"))
         node.CreateDefaultDisplayNodes()
         sides = [bounds[2 * axis + 1] - bounds[2 * axis] for axis in range(3)]
         node.SetCenter([(bounds[2 * axis] + bounds[2 * axis + 1]) / 2 for axis in range(3)])

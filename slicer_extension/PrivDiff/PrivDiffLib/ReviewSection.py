@@ -13,6 +13,7 @@ from .Cases import DECIDABLE, Case, Stage
 from .ComparisonViews import ComparisonViews, Mode
 from .Connection import Connection
 from .Controls import Control, show, silent
+from .Guard import Guard
 from .privdiff_client import Decision
 from .Regions import CLASSES, Regions
 from .Reviewing import Reviewing
@@ -29,6 +30,8 @@ class ReviewSection:
 
     Parameters
     ----------
+    guard
+        Wraps what widgets call.
     ui
         Widgets of the panel by name.
     connection, reviewing, images, views, regions, settings
@@ -41,6 +44,7 @@ class ReviewSection:
 
     def __init__(
         self,
+        guard: Guard,
         ui: Any,
         connection: Connection,
         reviewing: Reviewing,
@@ -59,7 +63,7 @@ class ReviewSection:
         self._approve, self._reject = Control(ui.approveButton), Control(ui.rejectButton)
         self._queue, self._draw = Control(ui.queueButton), Control(ui.drawButton)
         self._add, self._look = Control(ui.addRegionButton), Control(ui.lookButton)
-        self._build()
+        self._build(guard)
 
     @property
     def mode(self) -> Mode:
@@ -90,9 +94,9 @@ class ReviewSection:
         self._showQueue()
         obstacle = self._obstacle(case)
         self._reject.allow(obstacle)
-        self._approve.allow(obstacle or self._unseen(case))
+        self._approve.allow(obstacle or self._approvalObstacle(case))
 
-    def _build(self) -> None:
+    def _build(self, guard: Guard) -> None:
         ui = self._ui
         header = ui.findingsTable.horizontalHeader()
         header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
@@ -102,17 +106,17 @@ class ReviewSection:
             kept = [mode.value for mode in MODES]
             wanted = self._settings.compareMode
             ui.modeBox.setCurrentIndex(kept.index(wanted) if wanted in kept else 0)
-        ui.modeBox.connect("currentIndexChanged(int)", self._modeChanged)
-        ui.fadeSlider.connect("valueChanged(int)", self._fadeChanged)
-        ui.previousButton.connect("clicked()", lambda: self._step(-1))
-        ui.nextButton.connect("clicked()", lambda: self._step(1))
-        ui.approveButton.connect("clicked()", lambda: self._decide(Decision.APPROVED))
-        ui.rejectButton.connect("clicked()", lambda: self._decide(Decision.REJECTED))
-        ui.queueButton.connect("clicked()", self._takeNext)
-        ui.drawButton.connect("clicked()", self._drawRegion)
-        ui.addRegionButton.connect("clicked()", self._addRegion)
-        ui.lookButton.connect("clicked()", self._lookAtNext)
-        ui.regionSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._regionChosen)
+        ui.modeBox.connect("currentIndexChanged(int)", guard(self._modeChanged))
+        ui.fadeSlider.connect("valueChanged(int)", guard(self._fadeChanged))
+        ui.previousButton.connect("clicked()", guard(lambda: self._step(-1)))
+        ui.nextButton.connect("clicked()", guard(lambda: self._step(1)))
+        ui.approveButton.connect("clicked()", guard(lambda: self._decide(Decision.APPROVED)))
+        ui.rejectButton.connect("clicked()", guard(lambda: self._decide(Decision.REJECTED)))
+        ui.queueButton.connect("clicked()", guard(self._takeNext))
+        ui.drawButton.connect("clicked()", guard(self._drawRegion))
+        ui.addRegionButton.connect("clicked()", guard(self._addRegion))
+        ui.lookButton.connect("clicked()", guard(self._lookAtNext))
+        ui.regionSelector.connect("currentNodeChanged(vtkMRMLNode*)", guard(self._regionChosen))
 
     def _nameOf(self, case: Case) -> str:
         original = self._images.originalOf(case)
@@ -185,8 +189,8 @@ class ReviewSection:
             return _("Choose an image in the table")
         if case.job is not None and self._connection.clientOf(case.server) is None:
             return _("This image is on {url}; connect there first").format(url=case.server)
-        if case.stage is Stage.HELD:
-            return _("The image is held and cannot be decided on; see above why")
+        if case.stage is Stage.HELD and case.job is not None and not case.job.is_held_back:
+            return _("The image is held and was not redrawn: there is nothing to decide")
         if case.stage is Stage.PUBLISHED:
             return _("The image is published already")
         if case.stage not in DECIDABLE or self._images.resultOf(case) is None:
@@ -195,15 +199,18 @@ class ReviewSection:
             return _("The server has not answered yet")
         return ""
 
-    def _unseen(self, case: Case | None) -> str:
+    def _approvalObstacle(self, case: Case | None) -> str:
+        if case is not None and case.isHeld:
+            return _("The image is held and can be rejected alone; see above why")
         if case is not None and self._regions.unseen(case):
             return _("Look at every marked region first")
         return ""
 
     def _decide(self, decision: Decision) -> None:
         # A region can be moved after the button was shown.
-        isUnseen = decision is Decision.APPROVED and bool(self._unseen(self._case))
-        if self._case is not None and not isUnseen:
+        isApproval = decision is Decision.APPROVED
+        isRefused = isApproval and bool(self._approvalObstacle(self._case))
+        if self._case is not None and not isRefused:
             self._reviewing.decide(self._case, decision, self._ui.commentEdit.text.strip())
         self._changed()
 

@@ -67,6 +67,8 @@ class Reviewing:
         job, result, client = case.job, case.result, self._connection.clientOf(case.server)
         if client is None or job is None or result is None or case.stage not in DECIDABLE:
             return
+        if case.isHeld and decision is Decision.APPROVED:
+            return
 
         def ask(ticket: Ticket) -> Job:
             client.claim(job.id)  # a decision that was made is changed by who has the claim
@@ -204,9 +206,9 @@ class Reviewing:
         done: Callable[[Any], None],
         failed: Callable[[ClientError], None],
     ) -> None:
+        self._connection.transfers.start(ask, done, failed)
         self._pending += 1
         self.changed.emit()
-        self._connection.transfers.start(ask, done, failed)
 
     def _end(self) -> None:
         self._pending -= 1

@@ -14,10 +14,15 @@ SAMPLE = "PrivDiff.Sample"
 """Attribute of samples: they show nobody."""
 
 
+def sampleFiles(folder: str) -> list[Path]:
+    """Return the files of all samples of a folder."""
+    return sorted(Path(folder).glob("*.nrrd"))
+
+
 def addSamples(folder: str) -> list[Any]:
     """Put all samples of a folder into the scene; return their volumes."""
     volumes = []
-    for number, path in enumerate(sorted(Path(folder).glob("*.nrrd")), 1):
+    for number, path in enumerate(sampleFiles(folder), 1):
         name = _("Sample {number}").format(number=number)
         logic = slicer.modules.volumes.logic()
         volume = logic.AddArchetypeVolume(str(path), name, SINGLE_FILE)

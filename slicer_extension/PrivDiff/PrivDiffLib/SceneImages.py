@@ -19,8 +19,9 @@ from .Samples import SAMPLE
 ROLE = "PrivDiff.Role"
 """Attribute of volumes that this module made; others are the user's."""
 
-RESULT, DIFFERENCE, CHECKERBOARD, PICTURE, COLOURS = (
+RESULT, HELD, DIFFERENCE, CHECKERBOARD, PICTURE, COLOURS = (
     "anonymized",
+    "held",
     "difference",
     "checkerboard",
     "original picture",
@@ -39,11 +40,12 @@ def images(scene: Any) -> list[Any]:
 def originals(scene: Any) -> list[Any]:
     """Return the single images of a scene that can show a patient.
 
-    These are the user's, whatever file they came from, and pictures of the queue.
+    These are the user's, whatever file they came from, pictures of the queue, and redrawn images
+    that did not pass a check.
     """
     volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode", scene)
-    pictures = [volume for volume in volumes if volume.GetAttribute(ROLE) == PICTURE]
-    return [volume for volume in images(scene) if not volume.GetAttribute(SAMPLE)] + pictures
+    received = [volume for volume in volumes if volume.GetAttribute(ROLE) in (PICTURE, HELD)]
+    return [volume for volume in images(scene) if not volume.GetAttribute(SAMPLE)] + received
 
 
 def displayOf(volume: Any) -> Any:
@@ -75,14 +77,17 @@ class SceneImages:
         """
         assert case.result is not None
         self.removeDerived(case)
-        name = _("Anonymized {number}").format(number=case.key)
+        name = (_("Held {number}") if case.isHeld else _("Anonymized {number}")).format(
+            number=case.key
+        )
         volume, displayRange = addVolume(case.result.content, name)
         original = self.originalOf(case)
         if original is None and case.picture:
             original = self._addPicture(case)
         if original is not None:
             _fit(volume, original, case.original)
-        self._note(case, volume, RESULT, displayRange)
+        self._note(case, volume, HELD if case.isHeld else RESULT, displayRange)
+        volume.SetSaveWithScene(not case.isHeld)
         case.resultID = volume.GetID()
         self._placeApart(volume, name)
         if original is not None:

@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 
 from .Connection import Connection, Status
 from .Controls import addresses, silent
+from .Guard import Guard
 from .Settings import Settings
 from .Signal import Signal
 
@@ -24,6 +25,8 @@ class ServerSection:
 
     Parameters
     ----------
+    guard
+        Wraps what widgets call.
     ui
         Widgets of the panel by name.
     connection, settings
@@ -33,17 +36,22 @@ class ServerSection:
     """
 
     def __init__(
-        self, ui: Any, connection: Connection, settings: Settings, changed: Callable[[], None]
+        self,
+        guard: Guard,
+        ui: Any,
+        connection: Connection,
+        settings: Settings,
+        changed: Callable[[], None],
     ) -> None:
         self._ui, self._connection, self._settings = ui, connection, settings
         self._changed = changed
         self._agreed = ""
         self.withdrawn = Signal()
         addresses(ui.serverBox, settings.servers)
-        ui.connectButton.connect("clicked()", self._connect)
-        ui.tokenEdit.connect("returnPressed()", self._connect)
-        ui.consentBox.connect("toggled(bool)", self._consent)
-        ui.rememberBox.connect("toggled(bool)", self._remember)
+        ui.connectButton.connect("clicked()", guard(self._connect))
+        ui.tokenEdit.connect("returnPressed()", guard(self._connect))
+        ui.consentBox.connect("toggled(bool)", guard(self._consent))
+        ui.rememberBox.connect("toggled(bool)", guard(self._remember))
         connection.changed.connect(self._noteAddress)
 
     @property

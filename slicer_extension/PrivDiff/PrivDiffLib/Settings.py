@@ -27,16 +27,18 @@ class Settings:
         Servers to which images may go without asking again.
     stores
         DICOMweb addresses that were used, the last one first.
-    profile, strength, compareMode
+    model, profile, strength, compareMode, isOwnStore
         As chosen last; no strength is the choice of the bundle.
     """
 
     servers: list[str] = field(default_factory=lambda: [LOCAL])
     consented: list[str] = field(default_factory=list)
     stores: list[str] = field(default_factory=list)
+    model: str = ""
     profile: str = ""
     strength: float | None = None
     compareMode: str = "difference"
+    isOwnStore: bool = False
 
     @classmethod
     def load(cls, read: Callable[[str], Any]) -> Settings:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from slicer.i18n import tr as _
 
 from .Cases import Case, Stage
-from .privdiff_client import Figures, Job, Measured, Model
+from .privdiff_client import ClientError, Figures, Job, Measured, Model
+from .Translations import errorTexts, wordOf
 
 PRESENT = 0.5
 """From here on the reader of the bundle counts a finding as seen."""
@@ -41,18 +42,36 @@ def stageText(case: Case) -> str:
 
 def reasonText(case: Case) -> str:
     """Return why a case is where it is, or nothing."""
-    if case.error is not None:
-        return sentence(case.error.message, case.error.hint)
-    if case.job is not None and case.job.reason:
+    told = [errorText(case.error)] if case.error is not None else []
+    if case.job is not None and case.job.reason and (case.isHeld or not told):
         problem, _mark, remedy = case.job.reason.partition("; ")
-        return sentence(problem, remedy)
+        told.insert(0, sentence(problem, remedy))
+    if told:
+        return " ".join(told)
     if case.notice is not None:
-        return sentence(case.notice.message, case.notice.hint)
+        return errorText(case.notice)
     if case.job is not None and case.job.approvals and case.stage is Stage.TO_REVIEW:
         return _("Approved by {names}; another person must approve too.").format(
             names=", ".join(case.job.approvals)
         )
     return ""
+
+
+def boxText(case: Case) -> str:
+    """Return why an image cannot be checked to be sent, or nothing."""
+    if case.picture:
+        return _("This image came from the server's queue: its original is not here to be sent.")
+    if not case.volumeID:
+        return _(
+            "The original was removed from the scene, so it cannot be sent again. What came back "
+            "can be reviewed and published."
+        )
+    return ""
+
+
+def errorText(error: ClientError) -> str:
+    """Return what went wrong, and what to do, as sentences in the language of the application."""
+    return sentence(*errorTexts(error))
 
 
 def sentence(message: str, hint: str) -> str:
@@ -110,7 +129,7 @@ def riskText(model: Model | None, profile: str, strength: float) -> str:
 
 def _riskSentence(figures: Measured) -> str:
     interval = (
-        _(" (95 %: {low:.2f} to {high:.2f})").format(
+        _(" (95\u00a0%: {low:.2f} to {high:.2f})").format(
             low=figures.interval[0], high=figures.interval[1]
         )
         if len(figures.interval) == 2
@@ -164,9 +183,7 @@ def findingRows(figures: Figures) -> list[tuple[str, float, float, str, bool]]:
     for name, before in figures.findings_before.items():
         after = figures.findings_after.get(name, 0.0)
         changed = abs(after - before) >= CHANGED or (before >= PRESENT) != (after >= PRESENT)
-        rows.append(
-            (name.replace("_", " "), before, after, _findingVerdict(before, after), changed)
-        )
+        rows.append((wordOf(name), before, after, _findingVerdict(before, after), changed))
     return sorted(rows, key=lambda row: (not row[4], -max(row[1], row[2])))
 
 

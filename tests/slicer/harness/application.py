@@ -23,7 +23,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from tests.slicer.harness import ctkwidgets, pythonqt, scripted
+from tests.slicer.harness import ctkwidgets, pythonqt, sampledata, scripted
 from tests.slicer.harness.files import CoreIOManager
 from tests.slicer.harness.layout import LayoutManager
 from tests.slicer.harness.mrmlwidgets import qMRMLWidget
@@ -68,6 +68,7 @@ def installModules() -> None:
     pythonqt.keepSingletons()
     sys.modules["qt"] = pythonqt.module()
     sys.modules["ctk"] = ctkwidgets.module()
+    sys.modules["SampleData"] = sampledata.module()
     for name, made in scripted.modules().items():
         sys.modules[name] = made
         setattr(slicer, name.partition(".")[2], made)
@@ -85,6 +86,7 @@ class Application:
         self._settings = make(QSettings)(str(folder / "settings.ini"), QSettings.Format.IniFormat)
         self._folder = folder
         self.isTesting = True
+        self._startListeners: list[Callable[[], Any]] = []
         self._logic = slicer.vtkSlicerApplicationLogic()
         self._logic.SetSliceLogics(vtk.vtkCollection())
         self._logic.SetViewLogics(vtk.vtkCollection())
@@ -139,6 +141,13 @@ class Application:
         """Connect a signal of the application; only the one that modules use exists."""
         if signature != "startupCompleted()":
             raise ValueError(f"the harness has no signal {signature}")
+        self._startListeners.append(listener)
+
+    def tellStarted(self) -> None:
+        """Tell that the application has started, with all its modules."""
+        for listener in self._startListeners:
+            listener()
+        self._startListeners.clear()
 
     def waitUntil(self, condition: Callable[[], Any], seconds: float = 20) -> None:
         """Let the interface live until something holds.
@@ -180,10 +189,11 @@ class Application:
         return widget
 
     def close(self, widget: Any) -> None:
-        """Leave a module and unload it."""
+        """Leave a module and unload it; it does not hear that the application has started."""
+        self._startListeners.clear()
         widget.exit()
         widget.cleanup()
-        self._area.takeWidget()
+        self._area.takeWidget().deleteLater()
         sys.path.remove(str(Path(slicer.util.modulePath(widget.moduleName)).parent))
 
     def grab(self, path: Path) -> None:

@@ -78,6 +78,8 @@ class qMRMLNodeComboBox(QWidget):
             for tag in self._tags:
                 self._scene.RemoveObserver(tag)
             return
+        if self._scene.IsClosing() or self._scene.IsBatchProcessing():
+            return  # the end of it is an event of its own
         chosen = self._box.currentData()
         self._box.blockSignals(True)
         self._box.clear()

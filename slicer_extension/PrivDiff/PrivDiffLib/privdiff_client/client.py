@@ -333,7 +333,11 @@ class PrivDiffClient:
         job = self.job(job_id)
         if job.state is not JobState.APPROVED:
             raise Conflict(
-                409, "conflict", f"the image is {job.state.value}, not approved", "approve it first"
+                409,
+                "conflict",
+                "the image is {state}, not approved",
+                "approve it first",
+                state=job.state.value,
             )
         result = self.result(job_id)
         check_digest(result.content, job.sha256)

@@ -15,12 +15,26 @@ class ClientError(Exception):
         What happened.
     hint
         What to do.
+    **values
+        What stands where either has a name in braces.
+
+    Attributes
+    ----------
+    message, hint
+        In English.
+    templates
+        Both before the values were put in, so that somebody else can say them in another language.
+    values
+        As given.
     """
 
-    def __init__(self, message: str, hint: str) -> None:
-        super().__init__(f"{message}; {hint}" if hint else message)
-        self.message = message
-        self.hint = hint
+    def __init__(self, message: str, hint: str, **values: object) -> None:
+        self.templates = (message, hint)
+        self.values = values
+        # A text of a server, which has no values, can hold braces.
+        self.message = message.format(**values) if values else message
+        self.hint = hint.format(**values) if values else hint
+        super().__init__(f"{self.message}; {self.hint}" if hint else self.message)
 
 
 class OptionError(ClientError):
@@ -61,8 +75,8 @@ class ApiError(ClientError):
         One word for programs.
     """
 
-    def __init__(self, status: int, code: str, message: str, hint: str) -> None:
-        super().__init__(message, hint)
+    def __init__(self, status: int, code: str, message: str, hint: str, **values: object) -> None:
+        super().__init__(message, hint, **values)
         self.status = status
         self.code = code
 
@@ -121,6 +135,8 @@ def error_of(status: int, answer: Any) -> ApiError:
     """
     kind = OF_STATUS.get(status, ServerFailed if status >= 500 else Refused)
     fields = answer if isinstance(answer, Mapping) else {}
-    message = fields.get("message") or f"the server answered with status {status}"
-    hint = fields.get("hint") or "check the address, and that a PrivDiff server answers there"
-    return kind(status, str(fields.get("error", "")), str(message), str(hint))
+    code = str(fields.get("error", ""))
+    hint = "check the address, and that a PrivDiff server answers there"
+    if fields.get("message"):
+        return kind(status, code, str(fields["message"]), str(fields.get("hint") or hint))
+    return kind(status, code, "the server answered with status {number}", hint, number=status)

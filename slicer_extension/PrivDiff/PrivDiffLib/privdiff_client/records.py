@@ -210,6 +210,14 @@ class Job:
     review: Approval | None = None
     published: Published | None = None
 
+    @property
+    def is_held_back(self) -> bool:
+        """Whether there are bytes that did not pass the gates: reviewers may see and reject them.
+
+        Without them the image was held before it was redrawn.
+        """
+        return self.state is JobState.HELD and bool(self.media_type)
+
     @classmethod
     def from_json(cls, answer: Any) -> Job:
         """Read what the server says of a job.
@@ -365,7 +373,9 @@ def record(kind: type[Record], answer: Any) -> Record:
         return kind(**_known(kind, answer))
     except TypeError:
         raise UnexpectedAnswer(
-            f"the answer holds no {kind.__name__}", "check that this is a PrivDiff server"
+            "the answer holds no {kind}",
+            "check that this is a PrivDiff server",
+            kind=kind.__name__,
         ) from None
 
 
@@ -374,7 +384,9 @@ def _known(kind: Any, answer: Any) -> dict[str, Any]:
     required = ("id", "state") if kind is Job else ()
     if not isinstance(answer, Mapping) or any(name not in answer for name in required):
         raise UnexpectedAnswer(
-            f"the answer holds no {kind.__name__}", "check that this is a PrivDiff server"
+            "the answer holds no {kind}",
+            "check that this is a PrivDiff server",
+            kind=kind.__name__,
         )
     names = [known.name for known in fields(kind)]
     return {name: answer[name] for name in names if answer.get(name) is not None}

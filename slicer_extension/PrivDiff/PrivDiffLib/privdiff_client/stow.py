@@ -109,18 +109,23 @@ def _verdict(status: int, answer: Any) -> StoreAnswer:
     failed, stored = _items(fields, FAILED), _items(fields, STORED)
     if status == 401 or status == 403:
         raise StoreRefused(
-            f"the store does not let us in (HTTP {status})", "check the user or the token"
+            "the store does not let us in (HTTP {status})",
+            "check the user or the token",
+            status=status,
         )
     if status >= 400 or failed:
         reason = _code(failed, FAILURE_REASON)
         raise StoreRefused(
-            f"the store refused the image (HTTP {status}{reason})",
+            "the store refused the image (HTTP {status}{reason})",
             "ask whoever runs the store whether it takes derived DX and CR images",
+            status=status,
+            reason=reason,
         )
     if not stored:
         raise StoreRefused(
-            f"the store did not confirm the image (HTTP {status})",
+            "the store did not confirm the image (HTTP {status})",
             "check that the address is that of a DICOMweb service",
+            status=status,
         )
     return StoreAnswer(status, f"HTTP {status}, stored{_code(stored, WARNING_REASON)}")
 

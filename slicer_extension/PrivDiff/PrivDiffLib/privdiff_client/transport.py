@@ -204,17 +204,21 @@ class Transport:
                 return Answer(response.status_code, response.headers, content)
         except requests.exceptions.SSLError:
             raise Unreachable(
-                f"{self.url} has a certificate that is not trusted",
+                "{url} has a certificate that is not trusted",
                 "give the file of the certificate authority that your institution uses",
+                url=self.url,
             ) from None
         except requests.Timeout:
             raise Unreachable(
-                f"{self.url} did not answer in time", "try again; ask whether the server runs"
+                "{url} did not answer in time",
+                "try again; ask whether the server runs",
+                url=self.url,
             ) from None
         except requests.RequestException:
             raise Unreachable(
-                f"{self.url} cannot be reached",
+                "{url} cannot be reached",
                 "check the address, and that the server runs",
+                url=self.url,
             ) from None
 
 
