@@ -65,7 +65,6 @@ train-default: $(VENV)/.test
 	$(TRAIN) diffusion --config $(SMALL)/diffusion-4.yaml -o runs/bundle --init-from runs/bundle
 	$(TRAIN) identity --config $(SMALL)/identity-2.yaml -o runs/bundle --init-from runs/bundle
 	$(TRAIN) diffusion --config $(SMALL)/diffusion-5.yaml -o runs/bundle --init-from runs/bundle
-	$(TRAIN) diffusion --config $(SMALL)/diffusion-6.yaml -o runs/bundle --init-from runs/bundle
 	$(TRAIN) suppression --config $(SMALL)/suppression-paper.yaml -o runs/bundle
 	$(TRAIN) distillation --config $(SMALL)/distillation.yaml -o runs/bundle
 	$(BIN)/privdiff assemble runs/bundle --config $(SMALL)/bundle.yaml -o privdiff_infer/bundles/privdiff-cxr-256
