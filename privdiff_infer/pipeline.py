@@ -20,6 +20,7 @@ from privdiff_infer.model.autoencoder import RadiographAutoencoder
 from privdiff_infer.model.conditioning import Condition
 from privdiff_infer.model.critics import IdentityEmbedder, RadiographReader
 from privdiff_infer.model.denoiser import PrivDiffDenoiser
+from privdiff_infer.model.erasers import Erasers
 from privdiff_infer.model.guidance import guided_prediction, rescaled, sensitive_branch
 from privdiff_infer.model.stable_diffusion import (
     KLAutoencoder,
@@ -78,6 +79,11 @@ class PrivDiffPipeline(DiffusionPipeline):
     identity, reader
         Networks that supply prototype, findings, age and sex from the pixels; None in a base for
         training that has no privacy tuning.
+
+    Attributes
+    ----------
+    erasers
+        Fitted to the denoiser and put here by whoever samples with them; none in a bundle.
     """
 
     _optional_components = ["identity", "reader"]  # noqa: RUF012 - diffusers' own protocol
@@ -100,6 +106,7 @@ class PrivDiffPipeline(DiffusionPipeline):
             reader=reader,
         )
         self.adapters: dict[str, Path] = {}
+        self.erasers = Erasers()
         self._merged: dict[str, PrivDiffDenoiser] = {}
 
     @classmethod
@@ -147,13 +154,14 @@ class PrivDiffPipeline(DiffusionPipeline):
         self,
         images: Tensor,
         *,
-        profile: Profile = Profile.STANDARD,
+        profile: Profile | ProfileSettings = Profile.STANDARD,
         strength: float = 0.6,
         num_inference_steps: int | None = None,
         generators: Sequence[torch.Generator] | None = None,
         findings: Tensor | None = None,
         age: Tensor | None = None,
         sex: Tensor | None = None,
+        start_latents: Tensor | None = None,
         callback: Callable[[int, int], None] | None = None,
     ) -> PrivDiffOutput:
         """Redraw a batch.
@@ -163,7 +171,7 @@ class PrivDiffPipeline(DiffusionPipeline):
         images
             Shape (n, 1, h, w), float32 in [0, 1], 0 = black = air, on the model grid.
         profile
-            Named way of sampling.
+            Named way of sampling, or settings that have no name.
         strength
             Fraction of the noise schedule applied before denoising, 0 < strength <= 1. At 1 the
             start is noise alone, and the image depends on the source through its conditions only.
@@ -176,13 +184,16 @@ class PrivDiffPipeline(DiffusionPipeline):
             States (n, 15) of a report or manifest; predicted from the pixels if None.
         age, sex
             Codebook rows (n,) from the header; predicted from the pixels if None.
+        start_latents
+            Of the shape and scale of ``autoencoder.encode(images)``: what is drowned in noise in
+            their stead. Conditions still come from `images`; at strength 1 there is no effect.
         callback
             Called with (steps done, steps in all) after each step.
 
         Raises
         ------
         OptionError
-            If the strength or the number of steps is out of range.
+            If the strength or the number of steps is out of range, or the start does not fit.
         BundleError
             If the pipeline is only a base for training.
         """
@@ -190,7 +201,7 @@ class PrivDiffPipeline(DiffusionPipeline):
             raise BundleError(
                 f"this folder cannot anonymize: {BASE_ONLY}", "train or name a bundle"
             )
-        settings = PROFILES[profile]
+        settings = PROFILES[profile] if isinstance(profile, Profile) else profile
         steps = num_inference_steps or settings.num_inference_steps
         self._check(strength, steps, len(images), generators)
         generators = generators or [_fresh_generator() for _ in images]
@@ -201,6 +212,8 @@ class PrivDiffPipeline(DiffusionPipeline):
 
         # 2. Encode, and drown the person in noise
         latents = self.autoencoder.encode(images)  # (n, c, h/16, w/16)
+        if start_latents is not None:
+            latents = _of_one_shape(start_latents, latents)
         scheduler, timesteps = self._schedule(settings, strength, steps)
         noise = _randn_like(latents, generators)
         if strength < 1:
@@ -294,7 +307,7 @@ class PrivDiffPipeline(DiffusionPipeline):
         """Return the (guided) prediction; all branches share one call of the denoiser."""
         guidance, total = settings.guidance, self.scheduler.config.num_train_timesteps
         if guidance is None or not guidance.covers(int(timestep), total):
-            return denoiser(latents, timestep, conditions.findings, settings.sas)
+            return denoiser(latents, timestep, conditions.findings, settings.sas, self.erasers)
         branches = Condition.cat(
             [
                 conditions.unconditional,
@@ -302,7 +315,9 @@ class PrivDiffPipeline(DiffusionPipeline):
                 conditions.sensitive[sensitive_branch(index)],
             ]
         )
-        predictions = denoiser(latents.repeat(3, 1, 1, 1), timestep, branches, settings.sas)
+        predictions = denoiser(
+            latents.repeat(3, 1, 1, 1), timestep, branches, settings.sas, self.erasers
+        )
         unconditional, diagnostic, sensitive = predictions.chunk(3)
         guided = guided_prediction(
             unconditional,
@@ -359,6 +374,15 @@ def _randn_like(latents: Tensor, generators: Sequence[torch.Generator]) -> Tenso
     """Draw noise per image on the CPU, so that devices and batches agree."""
     drawn = [torch.randn(latents.shape[1:], generator=generator) for generator in generators]
     return torch.stack(drawn).to(latents)
+
+
+def _of_one_shape(start: Tensor, latents: Tensor) -> Tensor:
+    if start.shape != latents.shape:
+        raise OptionError(
+            f"start latents of shape {tuple(start.shape)} for images of {tuple(latents.shape)}",
+            "give one latent per image, of the autoencoder's shape",
+        )
+    return start.to(latents)
 
 
 def _fresh_generator() -> torch.Generator:

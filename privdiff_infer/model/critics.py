@@ -55,7 +55,7 @@ class IdentityEmbedder(StrictModel, ConfigMixin):
     ) -> None:
         super().__init__()
         self.image_size = image_size
-        self.encoder, features = _backbone(backbone)
+        self.encoder, features = build_backbone(backbone)
         self.head = nn.Linear(features, embedding_dim)
         self.prototypes: Tensor
         self.register_buffer("prototypes", torch.zeros(num_prototypes, embedding_dim))
@@ -68,7 +68,7 @@ class IdentityEmbedder(StrictModel, ConfigMixin):
         images
             Shape (n, 1, h, w), float in [0, 1], 0 = black = air.
         """
-        features = self.encoder(_prepared(images, self.image_size))
+        features = self.encoder(prepared(images, self.image_size))
         return functional.normalize(self.head(features), dim=-1)
 
     def nearest_prototype(self, images: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ class RadiographReader(StrictModel, ConfigMixin):
         self.image_size = image_size
         self.prevalence: Tensor
         self.register_buffer("prevalence", torch.full((len(FINDING_TOKENS),), 0.5))
-        self.encoder, features = _backbone(backbone)
+        self.encoder, features = build_backbone(backbone)
         self.sizes = (len(FINDING_TOKENS), AGE_BINS, 1, 1)
         self.head = nn.Linear(features, sum(self.sizes))
 
@@ -124,7 +124,7 @@ class RadiographReader(StrictModel, ConfigMixin):
 
     def features(self, images: Tensor) -> Tensor:
         """Return pooled features (n, features) of images (n, 1, h, w), float in [0, 1]."""
-        features: Tensor = self.encoder(_prepared(images, self.image_size))
+        features: Tensor = self.encoder(prepared(images, self.image_size))
         return features
 
 
@@ -143,8 +143,14 @@ class _TransformersBackbone(nn.Module):
         return output.last_hidden_state[:, 0]  # class token
 
 
-def _backbone(settings: Mapping[str, Any]) -> tuple[nn.Module, int]:
-    """Return a network from (n, 1, s, s) to (n, features), and the number of features."""
+def build_backbone(settings: Mapping[str, Any]) -> tuple[nn.Module, int]:
+    """Return a network from (n, 1, s, s) to (n, features), and the number of features.
+
+    Parameters
+    ----------
+    settings
+        See `IdentityEmbedder`.
+    """
     if settings["kind"] == "transformers":
         backbone = _TransformersBackbone(settings["config"])
         return backbone, backbone.encoder.config.hidden_size
@@ -179,7 +185,7 @@ def _densenet(settings: Mapping[str, Any]) -> tuple[nn.Module, int]:
     return network, features
 
 
-def _prepared(images: Tensor, size: int) -> Tensor:
+def prepared(images: Tensor, size: int) -> Tensor:
     """Resample by area to (n, 1, size, size) and scale to about zero mean and unit variance."""
     if images.shape[-1] != size:
         images = functional.interpolate(images, (size, size), mode="area")

@@ -20,8 +20,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from privdiff_infer.errors import BundleError
+from privdiff_infer.errors import BundleError, OptionError
 from privdiff_infer.model.conditioning import CategoryEmbeddings, Condition
+from privdiff_infer.model.erasers import Erasers
 from privdiff_infer.model.sas import SASContext, SASProcessor, SASSettings, SelfAttentionProcessor
 from privdiff_infer.model.strict_model import StrictModel, refuse_incomplete
 
@@ -79,6 +80,7 @@ class PrivDiffDenoiser(StrictModel, ConfigMixin):
         timestep: Tensor | int,
         condition: Condition,
         settings: SASSettings | None = None,
+        erasers: Erasers | None = None,
     ) -> Tensor:
         """Predict what the scheduler's `prediction_type` names.
 
@@ -92,21 +94,44 @@ class PrivDiffDenoiser(StrictModel, ConfigMixin):
             One condition per row.
         settings
             SAS settings of this call; the repaired defaults if None.
+        erasers
+            Of this denoiser; nothing is erased if None.
 
         Returns
         -------
         Tensor
             Same shape as `sample`.
+
+        Raises
+        ------
+        OptionError
+            If the mode of SAS erases the context and there is no eraser of it.
         """
-        context = SASContext(self.embeddings, condition, settings or SASSettings())
-        output: tuple[Tensor] = self.unet(
-            sample,
-            timestep,
-            encoder_hidden_states=self.embeddings.finding_tokens(condition.findings),
-            cross_attention_kwargs={"context": context},
-            return_dict=False,
-        )
+        settings, erasers = settings or SASSettings(), erasers or Erasers()
+        context = SASContext(self.embeddings, condition, settings)
+        with erasers.acting_on(self.unet, timestep):
+            output: tuple[Tensor] = self.unet(
+                sample,
+                timestep,
+                encoder_hidden_states=self._finding_tokens(condition, settings, erasers),
+                cross_attention_kwargs={"context": context},
+                return_dict=False,
+            )
         return output[0]
+
+    def _finding_tokens(
+        self, condition: Condition, settings: SASSettings, erasers: Erasers
+    ) -> Tensor:
+        """Return the diagnostic tokens (n, 15, dim), erased where the mode of SAS says so."""
+        tokens = self.embeddings.finding_tokens(condition.findings)
+        if not settings.mode.erases_context:
+            return tokens
+        if erasers.context is None:
+            raise OptionError(
+                f"SAS mode {settings.mode.value!r} without an eraser of the context",
+                "fit one, or use mode 'centered'",
+            )
+        return erasers.context(tokens, settings.strength)
 
     @torch.no_grad()
     def open_gates(self, size: float) -> None:

@@ -10,6 +10,12 @@ O_0 is the same and needs no N x N matrix. The mode `paper` is this form. The mo
 repairs its two defects: softmax rows sum to one, so the constant map lies in span(F) and P would
 always delete the spatial mean of the diagnosis (here F is centred over the locations), and span(F)
 may fill the whole space (here its rank is capped).
+
+Three further modes are no projection from the left; they are compared in evaluations. `value` takes
+the sensitive values out of the diagnostic ones, V_diag (I - B B^T) with an orthonormal basis B of
+the sensitive values, and A_diag V_diag (I - B B^T) = O_0 (I - B B^T). `context` erases what tells
+age and sex from the findings tokens before any attention (`erasers`), and `combined` does so and
+then projects as `centered` does.
 """
 
 from __future__ import annotations
@@ -32,6 +38,14 @@ class SASMode(str, Enum):
 
     PAPER = "paper"
     CENTERED = "centered"
+    VALUE = "value"
+    CONTEXT = "context"
+    COMBINED = "combined"
+
+    @property
+    def erases_context(self) -> bool:
+        """Whether the findings tokens are changed, for which an eraser is needed."""
+        return self in (SASMode.CONTEXT, SASMode.COMBINED)
 
 
 @dataclass(frozen=True)
@@ -41,15 +55,16 @@ class SASSettings:
     Attributes
     ----------
     mode
-        Literal or repaired projection.
+        What is removed, and where.
     strength
-        g in [0, 1]: part of the projection that is removed; 0 is plain cross-attention.
+        g in [0, 1]: part of it that is removed; 0 is plain cross-attention.
     eps_rel
-        Damping of mode `centered`, relative to the mean eigenvalue of the Gram matrix.
+        Damping of the centred projection, relative to the mean eigenvalue of the Gram matrix.
     eps
         Absolute damping of mode `paper`; the paper gives no value.
     rank_cap
-        rho in [0, 1]: mode `centered` removes at most floor(rho * N) directions; 0 removes none.
+        rho in [0, 1]: the centred projection removes at most floor(rho * N) directions, mode
+        `value` at most floor(rho * d_v); 0 removes none.
 
     Raises
     ------
@@ -83,7 +98,7 @@ def suppress(output: Tensor, maps: Tensor, categories: int, settings: SASSetting
     categories
         Number of categories in `maps`; each contributes one redundant direction.
     settings
-        Mode, strength and damping.
+        Strength, damping, and the mode: literal, or centred for all others.
 
     Returns
     -------
@@ -101,6 +116,47 @@ def suppress(output: Tensor, maps: Tensor, categories: int, settings: SASSetting
     # Autocast would form the Gram matrix in half precision, in which it is not positive definite.
     with torch.autocast(output.device.type, enabled=False):
         return _suppressed(output.float(), maps.float(), categories, settings).to(output.dtype)
+
+
+def suppress_values(output: Tensor, values: Tensor, settings: SASSettings) -> Tensor:
+    """Remove the strongest directions of the sensitive values from an attention output.
+
+    All of them would be everything where there are as many classes as channels, hence the cap.
+
+    Parameters
+    ----------
+    output
+        O_0, shape (n, heads, N, d_v).
+    values
+        Values of all classes of all sensitive categories, shape (heads, L_s, d_v).
+    settings
+        Strength and rank cap.
+
+    Returns
+    -------
+    Tensor
+        Same shape and dtype as `output`; computed in float32.
+    """
+    cap = int(settings.rank_cap * output.shape[-1])
+    with torch.autocast(output.device.type, enabled=False):
+        basis = _strongest_directions(values.float(), cap)
+        plain = output.float()
+        removed = plain @ basis @ basis.mT
+        return (plain - settings.strength * removed).to(output.dtype)
+
+
+@torch.no_grad()  # as a basis of eigenvectors in `_centered_component`
+def _strongest_directions(rows: Tensor, count: int) -> Tensor:
+    """Return an orthonormal basis (heads, d, count) of the span of `rows` (heads, L, d).
+
+    Columns beyond the rank of the rows are zero.
+    """
+    rows = rows.double()  # in single precision, directions beyond the rank have values too
+    values, vectors = torch.linalg.eigh(rows.mT @ rows)  # ascending
+    first = rows.shape[-1] - count
+    values, vectors = values[..., first:], vectors[..., first:]
+    spanned = values > 1e-10 * values.amax(dim=-1, keepdim=True) if count else values > 0
+    return (vectors * spanned[..., None, :]).float()
 
 
 def _suppressed(plain: Tensor, maps: Tensor, categories: int, settings: SASSettings) -> Tensor:
@@ -219,13 +275,23 @@ class SASProcessor(nn.Module):
         key, value, mask = self._tokens(attn, encoder_hidden_states, context)
         output = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         diagnostic = context.condition.branch == Branch.FINDINGS
-        if context.settings.strength > 0 and bool(diagnostic.any()):
+        acts_here = context.settings.strength > 0 and context.settings.mode is not SASMode.CONTEXT
+        if acts_here and bool(diagnostic.any()):
             rows = diagnostic.nonzero().squeeze(1)
-            maps = self._sensitive_maps(query[rows], attn.scale, context.embeddings)
-            suppressed = suppress(output[rows], maps, len(SENSITIVE_BRANCHES), context.settings)
+            suppressed = self._without_sensitive(attn, query[rows], output[rows], context)
             output = output.index_copy(0, rows, suppressed)
         merged = output.transpose(1, 2).flatten(2)  # (n, N, heads * d)
         return self.gate * attn.to_out[1](attn.to_out[0](merged))
+
+    def _without_sensitive(
+        self, attn: Attention, query: Tensor, output: Tensor, context: SASContext
+    ) -> Tensor:
+        """Return the outputs of findings rows after SAS, shape (n, h, N, d)."""
+        if context.settings.mode is SASMode.VALUE:
+            values = self._sensitive_values(attn.heads, context.embeddings)
+            return suppress_values(output, values, context.settings)
+        maps = self._sensitive_maps(query, attn.scale, context.embeddings)
+        return suppress(output, maps, len(SENSITIVE_BRANCHES), context.settings)
 
     def _tokens(
         self, attn: Attention, finding_tokens: Tensor, context: SASContext
@@ -260,6 +326,14 @@ class SASProcessor(nn.Module):
             key = _split_heads(self.keys[number](embeddings.codebook(branch))[None], query.shape[1])
             maps.append((query @ key.mT * scale).softmax(dim=-1))
         return torch.cat(maps, dim=-1)
+
+    def _sensitive_values(self, heads: int, embeddings: CategoryEmbeddings) -> Tensor:
+        """Return the values of all classes of all categories, shape (h, L_s, d)."""
+        values = [
+            self.values[number](embeddings.codebook(branch))
+            for number, branch in enumerate(SENSITIVE_BRANCHES)
+        ]
+        return _split_heads(torch.cat(values)[None], heads)[0]
 
 
 def _split_heads(tokens: Tensor, heads: int) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from privdiff_infer.errors import BundleError, OptionError
 from privdiff_infer.model.conditioning import Condition
 from privdiff_infer.pipeline import PrivDiffPipeline
+from privdiff_infer.profiles import PROFILES
 from privdiff_infer.vocabulary import FindingState, Profile
 from tests.unit.tiny import generators, images, tiny_pipeline
 
@@ -121,6 +122,47 @@ def test_at_strength_1_nothing_of_the_latent_start_is_left(pipeline: PrivDiffPip
         ).images
 
     assert torch.equal(redraw(source), redraw(1 - source))
+
+
+def test_encoded_images_as_the_start_change_no_bit(pipeline: PrivDiffPipeline) -> None:
+    start = pipeline.autoencoder.encode(images(2)).detach()
+
+    given = pipeline(images(2), start_latents=start, generators=generators(2)).images
+
+    assert torch.equal(given, pipeline(images(2), generators=generators(2)).images)
+
+
+def test_another_start_draws_another_image_under_the_same_conditions(
+    pipeline: PrivDiffPipeline,
+) -> None:
+    start = pipeline.autoencoder.encode(images(1, seed=5)).detach()
+
+    plain = pipeline(images(1), generators=generators(1))
+    other = pipeline(images(1), start_latents=start, generators=generators(1))
+    noise_alone = pipeline(images(1), start_latents=start, strength=1.0, generators=generators(1))
+
+    assert not torch.allclose(other.images, plain.images, atol=1e-3)
+    assert torch.equal(other.findings, plain.findings)
+    assert torch.equal(
+        noise_alone.images, pipeline(images(1), strength=1.0, generators=generators(1)).images
+    )
+
+
+def test_a_start_of_another_shape_is_an_error(pipeline: PrivDiffPipeline) -> None:
+    with pytest.raises(OptionError, match=r"shape \(1, 4, 4, 4\) for images of \(2, 4, 4, 4\)"):
+        pipeline(images(2), start_latents=torch.zeros(1, 4, 4, 4))
+
+
+def test_settings_without_a_name_sample_as_the_profile_that_has_them(
+    pipeline: PrivDiffPipeline,
+) -> None:
+    settings = PROFILES[Profile.FAST]
+
+    named = pipeline(images(1), profile=Profile.FAST, generators=generators(1)).images
+
+    assert torch.equal(
+        pipeline(images(1), profile=settings, generators=generators(1)).images, named
+    )
 
 
 def test_findings_that_are_given_are_used_and_others_are_read(pipeline: PrivDiffPipeline) -> None:

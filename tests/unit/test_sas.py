@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from privdiff_infer.errors import OptionError
 from privdiff_infer.model.guidance import Guidance
-from privdiff_infer.model.sas import SASMode, SASSettings, suppress
+from privdiff_infer.model.sas import SASMode, SASSettings, suppress, suppress_values
 
 CLASSES = (8, 5, 2)
 
@@ -225,7 +225,7 @@ def test_gradients_are_finite_through_both_forms() -> None:
         assert output.grad is not None and output.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("mode", list(SASMode))
+@pytest.mark.parametrize("mode", [SASMode.PAPER, SASMode.CENTERED])
 @pytest.mark.parametrize("locations", [64, 256])
 def test_autocast_changes_nothing(mode: SASMode, locations: int) -> None:
     maps, output = softmax_maps(locations, 5), attention_output(locations, 5)
@@ -235,3 +235,81 @@ def test_autocast_changes_nothing(mode: SASMode, locations: int) -> None:
         actual = suppress(output, maps, len(CLASSES), SASSettings(mode=mode))
 
     assert torch.equal(actual, expected)
+
+
+def test_mode_combined_projects_as_centered_does() -> None:
+    maps, output = softmax_maps(64, seed=14), attention_output(64, seed=14)
+
+    combined = suppress(output, maps, len(CLASSES), SASSettings(mode=SASMode.COMBINED))
+
+    assert torch.equal(combined, suppress(output, maps, len(CLASSES), SASSettings()))
+
+
+def test_only_two_modes_need_an_eraser_of_the_context() -> None:
+    erasing = {mode for mode in SASMode if mode.erases_context}
+
+    assert erasing == {SASMode.CONTEXT, SASMode.COMBINED}
+
+
+class TestValues:
+    """Mode `value`: V_diag (I - B B^T) for an orthonormal basis B of the sensitive values."""
+
+    settings = SASSettings(mode=SASMode.VALUE, rank_cap=1.0)
+    width = 20
+
+    def sensitive_values(self, seed: int) -> torch.Tensor:
+        return torch.randn(
+            3, sum(CLASSES), self.width, generator=torch.Generator().manual_seed(seed)
+        )
+
+    def test_values_that_are_projected_equal_an_output_that_is(self) -> None:
+        sensitive = self.sensitive_values(seed=0)
+        attention = softmax_maps(64, seed=0)[..., :7]
+        values = torch.randn(2, 3, 7, self.width, generator=torch.Generator().manual_seed(1))
+        basis = torch.linalg.qr(sensitive.mT)[0]  # (3, 20, 15)
+
+        kept = suppress_values(attention @ values, sensitive, self.settings)
+
+        expected = attention @ (values - values @ basis @ basis.mT)
+        torch.testing.assert_close(kept, expected, atol=1e-5, rtol=1e-4)
+
+    def test_the_sensitive_values_themselves_are_removed(self) -> None:
+        sensitive = self.sensitive_values(seed=2)
+
+        kept = suppress_values(sensitive[None], sensitive, self.settings)
+
+        assert kept.norm() / sensitive.norm() < 1e-5
+
+    def test_strength_is_the_part_that_is_removed(self) -> None:
+        sensitive = self.sensitive_values(seed=3)
+        half = SASSettings(mode=SASMode.VALUE, rank_cap=1.0, strength=0.5)
+
+        kept = suppress_values(sensitive[None], sensitive, half)
+
+        torch.testing.assert_close(kept[0], sensitive / 2, atol=1e-5, rtol=1e-4)
+
+    def test_no_more_directions_are_removed_than_the_cap_allows(self) -> None:
+        sensitive = self.sensitive_values(seed=4)
+        everything = torch.eye(self.width).expand(1, 3, -1, -1)
+
+        kept = suppress_values(everything, sensitive, SASSettings(mode=SASMode.VALUE))
+
+        ranks = torch.linalg.matrix_rank(kept, atol=1e-4)
+        assert (ranks == self.width - self.width // 4).all()
+
+    def test_directions_beyond_the_rank_are_kept(self) -> None:
+        one = self.sensitive_values(seed=5)[:, :1].expand(-1, sum(CLASSES), -1)
+        everything = torch.eye(self.width).expand(1, 3, -1, -1)
+
+        kept = suppress_values(everything, one, self.settings)
+
+        assert (torch.linalg.matrix_rank(kept, atol=1e-4) == self.width - 1).all()
+
+    @pytest.mark.parametrize("change", [{"strength": 0.0}, {"rank_cap": 0.0}])
+    def test_nothing_is_removed_at_zero(self, change: dict[str, float]) -> None:
+        output = attention_output(64, seed=6)
+        sensitive = torch.randn(3, sum(CLASSES), 7, generator=torch.Generator().manual_seed(6))
+
+        kept = suppress_values(output, sensitive, SASSettings(mode=SASMode.VALUE, **change))
+
+        assert torch.equal(kept, output)

@@ -11,14 +11,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from privdiff_infer.vocabulary import DEFAULT_BUNDLE, Profile
+from privdiff_training.command_options import (
+    EVALUATORS,
+    NIH,
+    SHARED,
+    CacheDir,
+    Dataset,
+    EvaluatorsFolder,
+    Folds,
+    Manifest,
+    Seed,
+)
+from privdiff_training.evaluate_command import evaluate
 
 if TYPE_CHECKING:
     from privdiff_training.cohort import Cohort
     from privdiff_training.evaluation.compare import Comparison
 
-SHARED = Path("../shared/data/metadata.csv")
-NIH = "nih-chestxray14"
-EVALUATORS = Path("training/evaluators")
 TEXT_LABELS = Path("docs/results/burned-in-text-labels.csv")
 
 
@@ -43,13 +52,7 @@ class Measurement(str, Enum):
     TEXT = "text"
 
 
-Manifest = Annotated[Path, typer.Option(help="CSV of the cohort.")]
-Dataset = Annotated[str, typer.Option(help="Data set of the manifest to use.")]
-Folds = Annotated[list[str] | None, typer.Option("--fold", help="Splits to use [all].")]
-CacheDir = Annotated[Path, typer.Option(help="Where prepared and redrawn images are kept.")]
 Results = Annotated[Path, typer.Option("--output", "-o", help="JSON file of the figures.")]
-EvaluatorsFolder = Annotated[Path, typer.Option(help="Folder of verifier and classifier.")]
-Seed = Annotated[int, typer.Option(help="Of everything random.")]
 PatientsOption = Annotated[Patients, typer.Option("--patients", help="Patients of these splits.")]
 
 
@@ -59,6 +62,7 @@ def register(app: typer.Typer) -> None:
     app.command("assemble")(assemble)
     app.command("compare")(compare)
     app.command("sweep")(sweep)
+    app.command("evaluate")(evaluate)
     app.command("measure")(measure)
     app.command("draw-sample")(draw_sample)
     app.command("grid")(grid)

@@ -11,14 +11,23 @@ from pydantic_core import PydanticUndefined
 
 from privdiff_training.assemble import BundleConfig
 from privdiff_training.config import DataConfig, SourceConfig
+from privdiff_training.evaluation.attacks.config import (
+    AttackersConfig,
+    AttributeConfig,
+    EncoderConfig,
+    InverterConfig,
+    MetricConfig,
+    SiameseConfig,
+)
 from privdiff_training.stages.backbones import BackboneConfig
 from privdiff_training.stages.diffusion import BranchConfig, SASMixture, ScheduleConfig
 from privdiff_training.stages.registry import CONFIGS
 
 INTRODUCTION = """# Configuration
 
-One YAML file per stage (`training/configs`), plus `bundle.yaml` for `privdiff assemble`. Unknown
-keys are errors. Keys without a default must be given.
+One YAML file per stage (`training/configs`), plus `bundle.yaml` for `privdiff assemble` and, if
+wanted, a file of attackers for `privdiff evaluate`. Unknown keys are errors. Keys without a default
+must be given.
 """
 
 
@@ -34,6 +43,12 @@ def configuration_reference() -> str:
         "`sas`, parts of a batch in each mode": SASMixture,
         "`bundle.yaml`": BundleConfig,
         **stages,
+        "The file of `privdiff evaluate --attackers`": AttackersConfig,
+        "`siamese`, attackers A1 and A2": SiameseConfig,
+        "`metric`, attacker A3": MetricConfig,
+        "`inverter`, attacker A7": InverterConfig,
+        "`attributes`, attackers of sex and age": AttributeConfig,
+        "An entry of `encoders`, attacker A4": EncoderConfig,
     }
     return INTRODUCTION + "".join(_section(title, model) for title, model in parts.items())
 

@@ -50,13 +50,18 @@ class FindingsTrial:
         patients
             Indices of patients, with repetitions in a bootstrap.
         """
-        rows = np.concatenate([self.rows_of_patient[patient] for patient in patients])
-        states = self.states[rows]
-        areas = [
-            auc(
-                logits[rows[states[:, index] == FindingState.PRESENT], index],
-                logits[rows[states[:, index] == FindingState.ABSENT], index],
-            )
-            for index in self.indices
-        ]
+        rows = self.rows(patients)
+        areas = [self.area(index, logits, rows) for index in self.indices]
         return float(np.nanmean(areas)) if np.isfinite(areas).any() else float("nan")
+
+    def area(self, index: int, logits: np.ndarray, rows: np.ndarray) -> float:
+        """Return the AUC of one finding over rows of the cohort, or NaN."""
+        states = self.states[rows, index]
+        return auc(
+            logits[rows[states == FindingState.PRESENT], index],
+            logits[rows[states == FindingState.ABSENT], index],
+        )
+
+    def rows(self, patients: Sequence[int]) -> np.ndarray:
+        """Return the rows of the images of patients, repeated as these are."""
+        return np.concatenate([self.rows_of_patient[patient] for patient in patients])

@@ -12,12 +12,7 @@ from privdiff_training.cohort import Cohort
 from privdiff_training.evaluation.findings import FindingsTrial
 from privdiff_training.evaluation.linkage import Linkage, LinkageTrial, metadata_scores
 from privdiff_training.evaluation.networks import Evaluators
-from privdiff_training.evaluation.statistics import (
-    Estimate,
-    bootstrap,
-    bootstrap_draws,
-    summarize,
-)
+from privdiff_training.evaluation.statistics import Estimate, bootstrap, bootstrap_difference
 
 PatientStatistic = Callable[[Sequence[int], np.random.Generator], float]
 
@@ -86,21 +81,11 @@ class Measurement:
 
     def differences(self, old: Tensor, new: Tensor) -> dict[str, Estimate]:
         """Return new - old of every statistic, over the same draws of patients and pairs."""
-        differences = {}
         new_statistics = self._statistics(new)
-        for name, (statistic, patients) in self._statistics(old).items():
-            other, _ = new_statistics[name]
-            draws = bootstrap_draws(other, patients, self.seed) - bootstrap_draws(
-                statistic, patients, self.seed
-            )
-            value = float("nan")
-            if patients:
-                everybody = range(patients)
-                value = other(everybody, np.random.default_rng(self.seed)) - statistic(
-                    everybody, np.random.default_rng(self.seed)
-                )
-            differences[name] = summarize(value, draws, patients)
-        return differences
+        return {
+            name: bootstrap_difference(new_statistics[name][0], statistic, patients, self.seed)
+            for name, (statistic, patients) in self._statistics(old).items()
+        }
 
     def labels_only(self) -> Estimate:
         """Return the follow-up AUC of an attacker who knows the kept labels alone: the floor."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torchmetrics.image.kid import KernelInceptionDistance
+from torch import Tensor
 
 from privdiff_infer.model.critics import IdentityEmbedder, RadiographReader
+from privdiff_training.evaluation.feature_distance import kernel_distance
 
 BATCH = 32
 
@@ -44,43 +43,31 @@ class Evaluators:
         """Return unit vectors (n, d) of images (n, 1, h, w) in [0, 1]."""
         return torch.cat([self.verifier(part) for part in images.split(BATCH)])
 
-    @torch.no_grad()
     def findings(self, images: Tensor) -> Tensor:
         """Return logits (n, 15) of images (n, 1, h, w) in [0, 1]."""
-        return torch.cat([self.classifier(part).findings for part in images.split(BATCH)])
+        return read_findings(self.classifier, images)
 
-    @torch.no_grad()
     def kernel_distance(self, real: Tensor, drawn: Tensor, seed: int) -> float:
         """Return the kernel distance (KID) of two sets of images under the classifier's features.
 
-        Source: Binkowski et al., Demystifying MMD GANs, ICLR 2018. The feature network is this
-        project's classifier, so values compare with each other only.
+        The feature network is this project's classifier, so values compare with each other only.
         """
-        torch.manual_seed(seed)  # torchmetrics draws subsets from the global generator
-        metric = KernelInceptionDistance(
-            feature=_Features(self.classifier),
-            subset_size=min(50, len(real), len(drawn)),
-            normalize=False,
-        )
-        for images, is_real in ((real, True), (drawn, False)):
-            for part in _bytes(images):
-                metric.update(part, real=is_real)
-        return float(metric.compute()[0])
+        of_real, of_drawn = (read_features(self.classifier, images) for images in (real, drawn))
+        return kernel_distance(of_real, of_drawn, seed)
 
 
-class _Features(nn.Module):
-    """Pooled features of a reader for 8-bit images, as torchmetrics hands them over."""
-
-    num_features = 0  # not used by the kernel distance
-
-    def __init__(self, reader: RadiographReader) -> None:
-        super().__init__()
-        self.reader = reader
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.reader.features(images[:, :1].float() / 255)
+@torch.no_grad()
+def read_findings(reader: RadiographReader, images: Tensor) -> Tensor:
+    """Return a reader's logits (n, 15) of images (n, 1, h, w) in [0, 1]."""
+    return torch.cat([reader(part).findings for part in images.split(BATCH)])
 
 
-def _bytes(images: Tensor) -> Iterator[Tensor]:
-    for part in images.split(BATCH):
-        yield (part * 255).round().byte().expand(-1, 3, -1, -1)
+@torch.no_grad()
+def read_features(reader: RadiographReader, images: Tensor) -> Tensor:
+    """Return a reader's pooled features (n, d) of images (n, 1, h, w) in [0, 1], of 8 bits.
+
+    Copies are kept in 8 bits, so originals are looked at in 8 bits too.
+    """
+    return torch.cat(
+        [reader.features((part * 255).round().byte().float() / 255) for part in images.split(BATCH)]
+    )

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum
+from math import isfinite
 from typing import Any
 
-from privdiff_training.evaluation.linkage import Linkage
+from privdiff_training.evaluation.linkage import Linkage, Negatives
 from privdiff_training.evaluation.statistics import Estimate
 
 
@@ -37,14 +38,6 @@ class Rung(str, Enum):
     AVERAGING = "A8"
 
 
-class Negatives(str, Enum):
-    """Which strangers the attacker has to tell the person from; always of the same view."""
-
-    ANY = "any"
-    SAME_SEX = "same_sex"
-    SAME_SEX_AND_AGE = "same_sex_and_age"
-
-
 @dataclass(frozen=True)
 class Retrieval:
     """A search for the person among originals.
@@ -64,6 +57,14 @@ class Retrieval:
     rank_5: Estimate
     mean_average_precision: Estimate
     chance: float
+
+
+@dataclass(frozen=True)
+class RocCurve:
+    """True over false positive rate, both rising from 0 to 1, mean over seeds."""
+
+    false_positive_rate: tuple[float, ...]
+    true_positive_rate: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ class LinkageFigures:
         AUC against strangers of each kind.
     retrieval
         Searches, by ascending size of the gallery.
+    roc
+        For the eye; None if not kept.
     """
 
     auc: Estimate
@@ -96,6 +99,7 @@ class LinkageFigures:
     equal_error_rate: Estimate
     auc_by_negatives: Mapping[Negatives, Estimate]
     retrieval: tuple[Retrieval, ...]
+    roc: RocCurve | None = None
 
 
 @dataclass(frozen=True)
@@ -130,12 +134,14 @@ class FindingFigures:
 
     Attributes
     ----------
-    originals, copies, difference
-        AUC; the difference is paired.
     positives
         Images with the finding.
-    lost, gained
-        Part of the images whose verdict went from present to absent, and the other way.
+    originals, copies, difference
+        AUC; the difference, copies minus originals, is paired.
+    lost
+        Of the images that the classifier calls positive, the part whose copy it does not.
+    gained
+        Of the images that it does not call positive, the part whose copy it does.
     """
 
     finding: str
@@ -154,13 +160,19 @@ class Utility:
     Attributes
     ----------
     macro
-        Macro AUC of the fixed classifier; `difference` to the originals is paired.
+        Macro AUC of the fixed classifier on the copies.
+    difference
+        Of it to the originals, copies minus originals, paired.
     findings
         One per finding that has enough positives.
     trained_on_copies, trained_on_originals
         Macro AUC on originals of classifiers that were trained on each; None if not run.
-    calibration_error
+    calibration_error, calibration_error_of_originals
         Expected calibration error of the fixed classifier on the copies, and on the originals.
+    trained_difference
+        `trained_on_copies` minus `trained_on_originals`, paired.
+    training
+        In words: what the two were trained on, or why they were not.
     """
 
     macro: Estimate
@@ -170,6 +182,8 @@ class Utility:
     trained_on_originals: Estimate | None
     calibration_error: float
     calibration_error_of_originals: float
+    trained_difference: Estimate | None = None
+    training: str = ""
 
 
 @dataclass(frozen=True)
@@ -184,9 +198,11 @@ class Quality:
     images
         Number of images on each side.
     ms_ssim
-        To the source, mean: likeness that leaks.
+        To the source, mean: likeness that leaks. NaN for images that are too small for it.
     geometry
-        Overlap (Dice) of the lung fields of copy and source, mean; None without a segmentation.
+        Overlap (Dice) of the lung fields of copy and source, mean; None where none were found.
+    geometry_images
+        Number of sources with lung fields.
     """
 
     kernel_distance: Mapping[str, float]
@@ -194,6 +210,7 @@ class Quality:
     images: int
     ms_ssim: float
     geometry: float | None
+    geometry_images: int = 0
 
 
 @dataclass(frozen=True)
@@ -236,12 +253,28 @@ class Memorization:
 
 @dataclass(frozen=True)
 class Subgroup:
-    """Worst-attacker linkage and findings of some patients."""
+    """Linkage and findings of the images of one group.
+
+    Attributes
+    ----------
+    group
+        In words, such as ``sex F`` or ``age 40 to 59``.
+    images, patients
+        Size of the group.
+    linkage
+        Same-image AUC of the worst attacker: copies of the group against all originals.
+    findings
+        Macro AUC of the fixed classifier over the findings that the group has enough of.
+    findings_counted
+        Number of those.
+    """
 
     group: str
     images: int
     linkage: Estimate
     findings: Estimate
+    patients: int = 0
+    findings_counted: int = 0
 
 
 @dataclass(frozen=True)
@@ -272,8 +305,14 @@ class MethodFigures:
     subgroups: tuple[Subgroup, ...]
 
     def worst(self, kind: Linkage) -> AttackFigures | None:
-        """Return the attacker with the highest AUC, mean over its seeds; None if none was run."""
-        able = [attack for attack in self.attacks if attack.rung is not Rung.METADATA]
+        """Return the attacker with the highest AUC, mean over its seeds; None if none has one."""
+        able = [
+            attack
+            for attack in self.attacks
+            if attack.rung is not Rung.METADATA
+            and kind in attack.linkage
+            and isfinite(attack.linkage[kind].auc.value)
+        ]
         return max(able, key=lambda attack: attack.linkage[kind].auc.value, default=None)
 
 
@@ -296,13 +335,16 @@ class Evaluation:
     roles
         Images and patients by role.
     floors
-        Follow-up AUC of attackers who are told the labels, the sex, the age, all three.
+        Follow-up AUC of attackers who are told one thing and no pixels: ``labels``, ``sex``,
+        ``age``, or ``all`` three.
     originals
         The method that does nothing.
     methods
         Those under test and the baselines.
     memorization
         Of the generator; None if not run.
+    command
+        What makes it again, without a path.
     """
 
     size: Size
@@ -321,6 +363,7 @@ class Evaluation:
     originals: MethodFigures
     methods: tuple[MethodFigures, ...]
     memorization: Memorization | None
+    command: str = ""
 
     def to_record(self) -> dict[str, Any]:
         """Return the evaluation for JSON."""

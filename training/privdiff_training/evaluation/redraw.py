@@ -16,6 +16,7 @@ from torch import Tensor
 from privdiff_infer.errors import CohortError
 from privdiff_infer.model.bundle import BundleInfo, read_bundle
 from privdiff_infer.pipeline import PrivDiffPipeline
+from privdiff_infer.profiles import ProfileSettings
 from privdiff_infer.vocabulary import Profile, age_bin
 from privdiff_training.cohort import Cohort
 from privdiff_training.sampling import generator_for
@@ -74,23 +75,55 @@ def redraw(
     path = cache_dir / f"redrawn-{_key(what, originals, *conditions.values())}.safetensors"
     if not path.exists():
         pipeline = PrivDiffPipeline.from_pretrained(bundle)
-        drawn = []
-        parts = list(torch.arange(len(originals)).split(BATCH))
-        for rows in track(parts, f"Redrawing, {profile.value} at {strength:.2f}"):
-            generators = [generator_for(seed, "redraw", int(row)) for row in rows]
-            output = pipeline(
-                originals[rows],
-                profile=profile,
-                strength=strength,
-                generators=generators,
-                **{name: values[rows] for name, values in conditions.items()},
-            )
-            drawn.append((output.images * 255).round().byte())
+        drawn = redraw_with(pipeline, originals, profile, strength, seed, **conditions)
         partial = path.with_suffix(f".{os.getpid()}.partial")
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"images": torch.cat(drawn)}, partial)
+        save_file({"images": (drawn * 255).round().byte()}, partial)
         os.replace(partial, path)
     return load_file(path)["images"].float() / 255
+
+
+def redraw_with(
+    pipeline: PrivDiffPipeline,
+    originals: Tensor,
+    profile: Profile | ProfileSettings,
+    strength: float,
+    seed: int,
+    **per_image: Tensor,
+) -> Tensor:
+    """Return every image redrawn once by a pipeline; nothing is kept on disk.
+
+    Parameters
+    ----------
+    pipeline
+        Of a bundle.
+    originals
+        Shape (n, 1, s, s), float32 in [0, 1], on the model grid.
+    profile, strength
+        How to sample.
+    seed
+        Of all noise; image i has noise of its own.
+    per_image
+        Further arguments of the pipeline with one row per image.
+
+    Returns
+    -------
+    Tensor
+        Shape of `originals`, float32 in [0, 1].
+    """
+    drawn = []
+    parts = list(torch.arange(len(originals)).split(BATCH))
+    for rows in track(parts, f"Redrawing at {strength:.2f}"):
+        arguments: dict[str, Any] = {name: values[rows] for name, values in per_image.items()}
+        output = pipeline(
+            originals[rows],
+            profile=profile,
+            strength=strength,
+            generators=[generator_for(seed, "redraw", int(row)) for row in rows],
+            **arguments,
+        )
+        drawn.append(output.images)
+    return torch.cat(drawn)
 
 
 def weights_hash(info: BundleInfo) -> str:

@@ -118,7 +118,7 @@ def draw_sample(
     }
     thresholds = CopyThresholds.of(list(groups.values()))
 
-    drawn = _draw(pipeline, keep + check, size, seed)
+    drawn = drawn_images(pipeline, keep + check, size, seed)
     nearest = index.nearest(drawn)
     copies = thresholds.is_copy(nearest)
     with torch.no_grad():
@@ -141,8 +141,20 @@ def draw_sample(
     )
 
 
-def _draw(pipeline: PrivDiffPipeline, count: int, size: int, seed: int) -> Tensor:
-    """Return images (count, 1, size, size) of strength 1, which owe nothing to a source."""
+def drawn_images(pipeline: PrivDiffPipeline, count: int, size: int, seed: int) -> Tensor:
+    """Return images (count, 1, size, size) of strength 1, which owe nothing to a source.
+
+    Parameters
+    ----------
+    pipeline
+        Of a bundle.
+    count
+        How many; they take the conditions of `DRAWN_FINDINGS` in turn.
+    size
+        Side of the model grid in pixels.
+    seed
+        Of all noise.
+    """
     drawn = []
     for rows in track(torch.arange(count).split(BATCH), "Drawing"):
         names = [DRAWN_FINDINGS[int(row) % len(DRAWN_FINDINGS)] for row in rows]

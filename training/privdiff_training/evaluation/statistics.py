@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,6 +95,23 @@ def bootstrap(
     return summarize(value, draws, patients)
 
 
+def bootstrap_difference(
+    new: Callable[[Sequence[int], np.random.Generator], float],
+    old: Callable[[Sequence[int], np.random.Generator], float],
+    patients: int,
+    seed: int,
+) -> Estimate:
+    """Estimate new - old of two statistics over the same draws of patients and pairs."""
+    draws = bootstrap_draws(new, patients, seed) - bootstrap_draws(old, patients, seed)
+    value = float("nan")
+    if patients:
+        of_new, of_old = (
+            statistic(range(patients), np.random.default_rng(seed)) for statistic in (new, old)
+        )
+        value = of_new - of_old
+    return summarize(value, draws, patients)
+
+
 def bootstrap_draws(
     statistic: Callable[[Sequence[int], np.random.Generator], float], patients: int, seed: int
 ) -> np.ndarray:
@@ -104,6 +121,34 @@ def bootstrap_draws(
         rng = np.random.default_rng((seed, draw))
         draws.append(statistic(rng.integers(patients, size=patients).tolist(), rng))
     return np.array(draws)
+
+
+def bootstrap_figures(
+    whole: Mapping[str, float],
+    resample: Callable[[np.random.Generator], Mapping[str, float]],
+    patients: int,
+    seed: int,
+) -> dict[str, Estimate]:
+    """Estimate several figures that one resample of the patients gives together.
+
+    Parameters
+    ----------
+    whole
+        The figures of all patients.
+    resample
+        Maps a generator to the same figures of patients (and seeds) that it draws.
+    patients
+        Number of patients behind every figure.
+    seed
+        Of all draws.
+    """
+    draws = [
+        resample(np.random.default_rng((seed, draw))) for draw in range(DRAWS if patients else 0)
+    ]
+    return {
+        name: summarize(value, np.array([draw[name] for draw in draws]), patients)
+        for name, value in whole.items()
+    }
 
 
 def summarize(value: float, draws: np.ndarray, patients: int) -> Estimate:

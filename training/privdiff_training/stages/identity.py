@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +17,7 @@ from privdiff_training.augmentation import Augmentation
 from privdiff_training.config import StageConfig
 from privdiff_training.loop import Player, Stage
 from privdiff_training.sampling import Share, Step
+from privdiff_training.siblings import drawn_partners, favouring_several, siblings
 from privdiff_training.stages.backbones import BackboneConfig, load_pretrained
 from privdiff_training.stages.data import TrainingImages
 from privdiff_training.whole_folder import whole_folder
@@ -45,7 +45,7 @@ class IdentityStage(Stage[IdentityConfig]):
         self.config = config
         self.images = TrainingImages.load(config.data)
         self.augmentation = Augmentation(strong=True)
-        self.siblings = _siblings(self.images)
+        self.siblings = siblings(self.images.cohort)
         torch.manual_seed(config.seed)
         self.embedder = initial or IdentityEmbedder(
             backbone=config.backbone.model_dump(exclude={"pretrained"}, exclude_none=True),
@@ -62,16 +62,10 @@ class IdentityStage(Stage[IdentityConfig]):
 
     def shares(self) -> list[Share]:
         """Give patients with several images more weight: only they show what changes."""
-        shares = []
-        for share in self.images.shares:
-            several = torch.tensor([len(self.siblings[row]) > 1 for row in share.rows.tolist()])
-            if several.any():
-                shares.append(Share(share.rows[several], share.fraction / 2))
-            shares.append(Share(share.rows, share.fraction / (2 if several.any() else 1)))
-        return shares
+        return favouring_several(self.images.shares, self.siblings)
 
     def loss(self, player: str, step: Step) -> tuple[Tensor, Mapping[str, float]]:
-        partners = self._partners(step)
+        partners = drawn_partners(step.rows, self.siblings, step.generator)
         views = [
             self.augmentation(self._small(step.local(rows)), step.seeds())
             for rows in (step.rows, partners)
@@ -82,8 +76,8 @@ class IdentityStage(Stage[IdentityConfig]):
         for dataset in sorted({row.dataset for row in groups}):
             mask = torch.tensor([row.dataset == dataset for row in groups])
             units = [row.unit for row in groups if row.dataset == dataset]
-            loss = loss + mask.float().mean() * _contrastive(
-                embeddings[:, mask], units, self.config.temperature
+            loss = loss + mask.float().mean() * supervised_contrastive(
+                embeddings[:, mask].flatten(0, 1), units * 2, self.config.temperature
             )
         return loss, {"contrastive": loss.item()}
 
@@ -104,34 +98,16 @@ class IdentityStage(Stage[IdentityConfig]):
         size = self.config.critic_image_size
         return functional.interpolate(self.images.images(rows), (size, size), mode="area")
 
-    def _partners(self, step: Step) -> Tensor:
-        """Return another image of the same patient for each row, or the row itself."""
-        draws = torch.rand(len(step.rows), generator=step.generator)
-        partners = []
-        for row, draw in zip(step.rows.tolist(), draws.tolist(), strict=True):
-            others = [sibling for sibling in self.siblings[row] if sibling != row] or [row]
-            partners.append(others[int(draw * len(others))])
-        return torch.tensor(partners)
 
-
-def _siblings(images: TrainingImages) -> list[list[int]]:
-    """Return for every row all rows of the same patient."""
-    members = defaultdict(list)
-    for index, row in enumerate(images.cohort):
-        members[row.unit].append(index)
-    return [members[row.unit] for row in images.cohort]
-
-
-def _contrastive(embeddings: Tensor, units: list[str], temperature: float) -> Tensor:
-    """Return the supervised contrastive loss of embeddings (2, n, d); rows of one unit attract.
+def supervised_contrastive(embeddings: Tensor, units: Sequence[str], temperature: float) -> Tensor:
+    """Return the supervised contrastive loss of embeddings (n, d); rows of one unit attract.
 
     Source: Khosla et al., Supervised Contrastive Learning, NeurIPS 2020, equation 2 (L_out).
     """
-    flat = embeddings.flatten(0, 1)
     number = {unit: index for index, unit in enumerate(dict.fromkeys(units))}
-    label = torch.tensor([number[unit] for unit in units] * 2).to(flat.device)
-    logits = flat @ flat.mT / temperature
-    itself = torch.eye(len(flat), dtype=torch.bool, device=flat.device)
+    label = torch.tensor([number[unit] for unit in units]).to(embeddings.device)
+    logits = embeddings @ embeddings.mT / temperature
+    itself = torch.eye(len(embeddings), dtype=torch.bool, device=embeddings.device)
     log_probability = logits.masked_fill(itself, -torch.inf).log_softmax(dim=-1)
     positive = (label[:, None] == label[None, :]) & ~itself
     return -(log_probability.masked_fill(~positive, 0).sum(-1) / positive.sum(-1)).mean()

@@ -40,11 +40,26 @@ class ReaderConfig(StageConfig):
 
 
 class ReaderStage(Stage[ReaderConfig]):
-    """Multi-task classification; a label that a source does not give adds nothing to the loss."""
+    """Multi-task classification; a label that a source does not give adds nothing to the loss.
 
-    def __init__(self, config: ReaderConfig, initial: RadiographReader | None) -> None:
+    Parameters
+    ----------
+    config
+        Of the stage.
+    initial
+        Weights to start from; None starts afresh.
+    images
+        What is trained on; None reads the sources of the configuration.
+    """
+
+    def __init__(
+        self,
+        config: ReaderConfig,
+        initial: RadiographReader | None,
+        images: TrainingImages | None = None,
+    ) -> None:
         self.config = config
-        self.images = TrainingImages.load(config.data)
+        self.images = images or TrainingImages.load(config.data)
         self.augmentation = Augmentation(strong=True)
         self.labels = Labels.of(self.images)
         torch.manual_seed(config.seed)

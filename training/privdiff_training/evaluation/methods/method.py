@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Protocol
 
 from torch import Tensor
@@ -10,25 +11,32 @@ from privdiff_training.cohort import Cohort
 
 
 class Method(Protocol):
-    """Maps originals to copies, from pixels alone unless `told` says otherwise.
+    """Maps originals to copies, from pixels alone unless `told` says otherwise."""
 
-    Attributes
-    ----------
-    name
-        Unique, for people: ``standard 0.7``, ``blur 4``.
-    family, setting
-        The curve on the privacy-utility plane and the point on it.
-    told
-        What it is told beside the pixels; ``nothing`` for all that count for the headline.
-    fingerprint
-        A hash of all that decides the copies but for images and seed: the key of their cache.
-    """
+    @property
+    def name(self) -> str:
+        """Unique, for people: ``standard 0.7``, ``blur 4``."""
+        ...
 
-    name: str
-    family: str
-    setting: str
-    told: str
-    fingerprint: str
+    @property
+    def family(self) -> str:
+        """The curve on the privacy-utility plane."""
+        ...
+
+    @property
+    def setting(self) -> str:
+        """The point on it."""
+        ...
+
+    @property
+    def told(self) -> str:
+        """What it is told beside the pixels; ``nothing`` for all that count for the headline."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that decides the copies but for images and seed: the key of their cache."""
+        ...
 
     def anonymize(self, cohort: Cohort, originals: Tensor, seed: int) -> Tensor:
         """Return one copy of each original.
@@ -40,7 +48,7 @@ class Method(Protocol):
         originals
             Shape (n, 1, s, s), float32 in [0, 1].
         seed
-            Of everything random; another seed gives another copy.
+            Of everything random; another seed gives another copy where anything is random.
 
         Returns
         -------
@@ -48,3 +56,16 @@ class Method(Protocol):
             Shape of `originals`, float32 in [0, 1].
         """
         ...
+
+
+def hash_of(*parts: object) -> str:
+    """Return 16 hexadecimal digits that differ where the written form of any part differs.
+
+    Examples
+    --------
+    >>> hash_of("blur", 4.0) == hash_of("blur", 4.0)
+    True
+    >>> hash_of("blur", 4.0) == hash_of("blur", 4.5)
+    False
+    """
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,259 @@
+"""The ladder on toy people: no cheat passes, and every rung does what it says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from privdiff_training.evaluation import statistics
+from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals
+from privdiff_training.evaluation.attacks.config import (
+    InverterConfig,
+    MetricConfig,
+    SiameseConfig,
+)
+from privdiff_training.evaluation.attacks.embedding import Averaging, FixedVerifier, Space
+from privdiff_training.evaluation.attacks.inversion import Inversion
+from privdiff_training.evaluation.attacks.ladder import ladder
+from privdiff_training.evaluation.attacks.metadata import Fact, MetadataAttack, floors
+from privdiff_training.evaluation.attacks.metric_learning import MetricLearning
+from privdiff_training.evaluation.attacks.shape import ShapeAttack
+from privdiff_training.evaluation.attacks.siamese import Partner, SiameseAttack
+from privdiff_training.evaluation.linkage import Linkage
+from privdiff_training.evaluation.linkage_figures import linkage_figures
+from privdiff_training.evaluation.record import AttackFigures, MethodFigures, Rung
+from privdiff_training.evaluation.utility import measure_utility
+from privdiff_training.evaluation.verification_metrics import seed_auc
+from privdiff_training.sampling import generator_for
+from privdiff_training.stages.backbones import BackboneConfig
+from torch import Tensor
+from torch.nn import functional
+
+from privdiff_infer.errors import CohortError
+from privdiff_infer.model.critics import IdentityEmbedder, RadiographReader
+from tests.unit.chest import chest
+from tests.unit.toy_people import BACKBONE, SIDE, copies_of, known, people, taught_verifier
+
+SIAMESE = SiameseConfig(
+    image_size=SIDE,
+    augmentation="none",
+    backbone=BackboneConfig(**BACKBONE),
+    features=32,
+    steps=90,
+    learning_rate=3e-3,
+    judge_every=15,
+)
+METRIC = MetricConfig(
+    image_size=SIDE, augmentation="none", steps=40, batch_size=24, learning_rate=2e-3
+)
+INVERTER = InverterConfig(
+    image_size=SIDE, channels=(8, 16), steps=150, learning_rate=1e-2, judge_every=30
+)
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "DRAWS", 100)
+
+
+@pytest.fixture(scope="module")
+def verifier() -> IdentityEmbedder:
+    return taught_verifier()
+
+
+@pytest.fixture(scope="module")
+def fixed(verifier, tmp_path_factory: pytest.TempPathFactory) -> FixedVerifier:
+    folder = tmp_path_factory.mktemp("verifier") / "identity"
+    verifier.save_pretrained(folder)
+    return FixedVerifier(folder)
+
+
+@pytest.fixture(scope="module")
+def test() -> Originals:
+    return people(40, 7)
+
+
+def attackers(fixed: FixedVerifier) -> tuple:
+    return fixed, SiameseAttack(Partner.ORIGINAL, SIAMESE), MetricLearning(fixed, METRIC)
+
+
+def figures(attack, given: Known, test: Originals, copies: Copies) -> AttackFigures:
+    scores = attack.train(given, 0)(copies, test)
+    return AttackFigures(
+        rung=attack.rung,
+        name=attack.name,
+        trained_on=attack.trained_on(given),
+        seeds=({kind: seed_auc(test.cohort, scores, kind) for kind in Linkage},),
+        linkage={kind: linkage_figures(test.cohort, [scores], kind, 0) for kind in Linkage},
+        on_originals={},
+    )
+
+
+def nothing_done(images: Tensor, seed: int) -> Tensor:
+    return images
+
+
+def constant(images: Tensor, seed: int) -> Tensor:
+    return torch.full_like(images, 0.5)
+
+
+def noisy(images: Tensor, seed: int) -> Tensor:
+    noise = torch.randn(images.shape, generator=generator_for(seed, "noise"))
+    return (images + 0.5 * noise).clamp(0, 1)
+
+
+class TestCheats:
+    def test_constant_image_links_nobody_and_keeps_no_findings(self, fixed, test):
+        copies = copies_of(constant, test)
+        for attack in attackers(fixed):
+            found = figures(attack, known(constant), test, copies).linkage
+            for kind in Linkage:
+                assert found[kind].auc.value == pytest.approx(0.5)
+                assert found[kind].retrieval[-1].rank_1.low <= found[kind].retrieval[-1].chance
+
+        torch.manual_seed(0)
+        select, reader = people(20, 8), RadiographReader(BACKBONE, SIDE).eval()
+        utility = measure_utility(
+            test.cohort,
+            test.pixels.float() / 255,
+            copies.pixels[0].float() / 255,
+            reader,
+            0,
+            select=select.cohort,
+            select_originals=select.pixels.float() / 255,
+            trained="not run",
+        )
+        assert utility.macro.value == 0.5
+
+    def test_doing_nothing_is_full_linkage(self, fixed, test):
+        copies = copies_of(nothing_done, test)
+        for attack in attackers(fixed):
+            found = figures(attack, known(nothing_done), test, copies)
+            assert found.linkage[Linkage.SAME_IMAGE].auc.low > 0.97
+            assert found.linkage[Linkage.FOLLOW_UP].auc.low > 0.85
+        assert found.linkage[Linkage.SAME_IMAGE].retrieval[-1].rank_1.value > 0.9
+
+    def test_noise_that_fools_the_fixed_verifier_alone_is_caught(self, verifier, fixed, test):
+        def fooling(images: Tensor, seed: int) -> Tensor:
+            return _fooling(verifier, images, seed)
+
+        copies = copies_of(fooling, test)
+        changed = (copies.pixels[0].float() - test.pixels.float()).abs().max()
+        found = [figures(attack, known(fooling), test, copies) for attack in attackers(fixed)]
+
+        assert changed <= 27  # of 255
+        fooled, matched, strong = (each.linkage[Linkage.SAME_IMAGE].auc.value for each in found)
+        assert fooled < 0.75
+        assert matched > 0.95
+        assert strong > 0.95
+        method = MethodFigures(
+            method="noise",
+            family="noise",
+            setting="",
+            told="nothing",
+            attacks=tuple(found),
+            not_run={},
+            utility=None,
+            quality=None,
+            attributes=None,
+            subgroups=(),
+        )
+        assert method.worst(Linkage.SAME_IMAGE).rung is not Rung.FIXED
+
+
+class TestRungs:
+    def test_published_retraining_sees_copies_alone(self, fixed, test):
+        attack = SiameseAttack(Partner.COPY, SIAMESE)
+        found = figures(attack, known(nothing_done), test, copies_of(nothing_done, test))
+        assert attack.rung is Rung.PUBLISHED_RETRAINING
+        assert found.linkage[Linkage.SAME_IMAGE].auc.value > 0.9
+        assert "100 images of 50 patients, 2 copies each" in found.trained_on
+
+    def test_seeds_decide_what_is_learned(self, test):
+        attack = SiameseAttack(Partner.ORIGINAL, SIAMESE.model_copy(update={"steps": 2}))
+        given, copies = known(nothing_done), copies_of(nothing_done, test)
+        first, again, other = (attack.train(given, seed)(copies, test) for seed in (0, 0, 1))
+        assert np.array_equal(first, again)
+        assert not np.array_equal(first, other)
+
+    @pytest.mark.parametrize("space", list(Space))
+    def test_averaging_takes_the_noise_away(self, fixed, test, space):
+        given = known(noisy)
+        one = figures(fixed, given, test, copies_of(noisy, test))
+        many = figures(Averaging(fixed, space), given, test, copies_of(noisy, test, 8))
+        kind = Linkage.SAME_IMAGE
+        assert many.linkage[kind].auc.value > one.linkage[kind].auc.value
+
+    def test_inversion_undoes_what_can_be_undone(self, fixed, test):
+        def negative(images: Tensor, seed: int) -> Tensor:
+            return 1 - images
+
+        given, copies = known(negative), copies_of(negative, test)
+        kind = Linkage.SAME_IMAGE
+        before = figures(fixed, given, test, copies).linkage[kind].auc.value
+        after = figures(Inversion(fixed, INVERTER), given, test, copies).linkage[kind].auc.value
+        assert before < 0.7
+        assert after > 0.9
+
+    def test_shape_is_enough_where_the_outline_is_kept(self):
+        shifts = (-8, -4, 0, 4, 8, 12)
+        drawn = [chest(128, shift=shift) for shift in shifts]
+        pixels = (torch.tensor(np.array(drawn)).unsqueeze(1) * 255).round().byte()
+        originals = Originals(people(len(shifts), 1, images=1).cohort, pixels)
+        smooth = functional.avg_pool2d(pixels.float(), 3, stride=1, padding=1).round().byte()
+        linker = ShapeAttack().train(known(nothing_done), 0)
+
+        scores = linker(Copies(originals.cohort, smooth[None]), originals)
+        of_nothing = linker(Copies(originals.cohort, torch.zeros_like(smooth)[None]), originals)
+
+        assert (scores.argmax(1) == np.arange(len(shifts))).all()
+        assert (of_nothing == 0).all()
+
+    def test_every_rung_of_images_is_in_the_ladder(self, fixed):
+        from privdiff_training.evaluation.attacks.config import AttackersConfig, EncoderConfig
+
+        encoder = EncoderConfig(kind="transformers", path=Path("dinov2"))
+        attacks = ladder(fixed.folder, AttackersConfig(encoders=(encoder,)))
+        assert {attack.rung for attack in attacks} == set(Rung) - {Rung.METADATA}
+        assert len({(attack.rung, attack.name) for attack in attacks}) == len(attacks)
+
+
+class TestFloors:
+    def test_facts_link_as_far_as_they_go(self, test):
+        given = known(nothing_done)
+        found = {}
+        for attack in floors():
+            scores = attack.train(given, 0)(Copies(test.cohort, test.pixels[None]), test)
+            found[attack.name] = seed_auc(test.cohort, scores, Linkage.FOLLOW_UP)
+        # every second stranger is of the same sex, every sixth of the same age
+        assert found["sex"] == pytest.approx(0.5 + 0.5 * 20 / 39, abs=0.01)
+        assert found["age"] > 0.85
+        assert found["labels"] == pytest.approx(0.5 + 0.5 * 20 / 39, abs=0.02)
+        assert found["all"] > max(found["sex"], found["labels"])
+
+    def test_what_is_unknown_tells_nothing(self, test):
+        rows = tuple(replace(row, sex=None) for row in test.cohort)
+        nameless = replace(test, cohort=replace(test.cohort, rows=rows))
+        linker = MetadataAttack((Fact.SEX,)).train(known(nothing_done), 0)
+        scores = linker(Copies(nameless.cohort, nameless.pixels[None]), nameless)
+        assert len(np.unique(scores)) == 1
+
+    def test_nobody_to_learn_from(self):
+        single = people(10, 3, images=1)
+        given = Known(single, people(10, 4, images=1), single, lambda originals: None)
+        with pytest.raises(CohortError, match="no patient has two images"):
+            MetadataAttack((Fact.AGE,)).train(given, 0)
+
+
+def _fooling(verifier: IdentityEmbedder, images: Tensor, seed: int) -> Tensor:
+    """Return images whose embedding was pushed to that of a random person, a tenth at most."""
+    target = torch.randn(len(images), 16, generator=generator_for(seed, "fool"))
+    noise = torch.zeros_like(images, requires_grad=True)
+    for _ in range(20):
+        near = (verifier((images + noise).clamp(0, 1)) * functional.normalize(target, dim=-1)).sum()
+        (slope,) = torch.autograd.grad(near, noise)
+        noise = (noise + 0.015 * slope.sign()).clamp(-0.1, 0.1).detach().requires_grad_(True)
+    return (images + noise).clamp(0, 1).detach()

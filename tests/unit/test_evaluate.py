@@ -1,0 +1,316 @@
+"""A whole evaluation of a tiny bundle: roles, record, and going on after a kill."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from privdiff_training.command_options import NIH
+from privdiff_training.evaluation import plan, statistics
+from privdiff_training.evaluation.attacks.config import AttackersConfig
+from privdiff_training.evaluation.attacks.embedding import FixedVerifier
+from privdiff_training.evaluation.attacks.metric_learning import MetricLearning
+from privdiff_training.evaluation.evaluate import REPORT, evaluate
+from privdiff_training.evaluation.linkage import Linkage
+from privdiff_training.evaluation.methods.pixelwise import Identity
+from privdiff_training.evaluation.plan import PLANS, reasons_not_to_run
+from privdiff_training.evaluation.record import Evaluation, Rung, Size
+from privdiff_training.evaluation.redrawn_copies import redrawn_copies
+from privdiff_training.evaluation.report.reading import read_evaluation
+from privdiff_training.evaluation.setting import EvaluationOptions, Setting
+from privdiff_training.evaluation.steps import Steps
+from typer.testing import CliRunner
+
+from privdiff_infer.cli import app
+from privdiff_infer.model.critics import IdentityEmbedder, RadiographReader
+from tests.unit.cohort_factory import write_cohort
+from tests.unit.tiny import TINY_RESNET
+from tests.unit.toy_people import people
+
+TRAIN = MetricLearning.train
+TINY = {"image_size": 32, "backbone": TINY_RESNET, "augmentation": "none", "batch_size": 4}
+FEW = {"steps": 2, "judge_every": 1}
+ATTACKERS = AttackersConfig.model_validate(
+    {
+        "siamese": {**TINY, **FEW, "features": 8},
+        "metric": {"image_size": 32, "augmentation": "none", "batch_size": 4, **FEW},
+        "attributes": {**TINY, **FEW},
+        "inverter": {"image_size": 32, "channels": [4, 8], **FEW},
+    }
+)
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "DRAWS", 20)
+
+
+@pytest.fixture
+def small_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default size with everything in it, but little of it."""
+    small = replace(PLANS[Size.DEFAULT], seeds=2, versions=1, drawn=4, members=8, reader_steps=0)
+    monkeypatch.setitem(plan.PLANS, Size.DEFAULT, small)
+
+
+@pytest.fixture
+def options(tmp_path: Path, tiny_bundle: Path) -> EvaluationOptions:
+    (tmp_path / "cohort").mkdir()
+    manifest = write_cohort(tmp_path / "cohort", patients=60)
+    in_five_folds(manifest)
+    torch.manual_seed(5)
+    evaluators = tmp_path / "evaluators"
+    IdentityEmbedder(TINY_RESNET, 32, 8, 2).save_pretrained(evaluators / "identity")
+    RadiographReader(TINY_RESNET, 32).save_pretrained(evaluators / "reader")
+    return EvaluationOptions(
+        bundle=tiny_bundle,
+        manifest=manifest,
+        dataset="cohort",
+        folds=("4",),
+        size=Size.QUICK,
+        rungs=None,
+        seed=0,
+        evaluators=evaluators,
+        attackers=ATTACKERS,
+        cache_dir=tmp_path / "cache",
+    )
+
+
+def in_five_folds(manifest: Path, dataset: str = "cohort") -> None:
+    with manifest.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        row["split"] = str(int(row["patient_id"][1:]) % 5)
+        row["dataset"] = dataset
+    with manifest.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_report(folder: Path) -> Evaluation:
+    assert (folder / "report.html").is_file()
+    return read_evaluation(folder / REPORT)
+
+
+def written(evaluation: Evaluation) -> str:
+    """Return the record as text; NaN, which equals nothing, is equal there."""
+    return json.dumps(evaluation.to_record(), sort_keys=True)
+
+
+def test_quick_run_says_what_it_did_not_do(options, tmp_path):
+    evaluation = evaluate(options, tmp_path / "out")
+
+    assert [attack.rung for attack in evaluation.methods[0].attacks] == [Rung.FIXED]
+    assert evaluation.originals.worst(Linkage.SAME_IMAGE).linkage[
+        Linkage.SAME_IMAGE
+    ].auc.value == pytest.approx(1)
+    assert set(evaluation.floors) == {"labels", "sex", "age", "all"}
+    assert evaluation.patients == 12 and evaluation.patients_with_several == 12
+    not_run = evaluation.methods[0].not_run
+    assert not_run["A3"] == "not part of a run of size quick"
+    assert not_run["memorization"] == "not part of a run of size quick"
+    assert "A0" not in not_run and "A6" not in not_run
+    assert evaluation.operating_point == evaluation.methods[0].method
+
+
+def test_record_holds_nothing_of_a_patient_and_is_read_as_it_was_written(options, tmp_path):
+    evaluation = evaluate(options, tmp_path / "out")
+    text = (tmp_path / "out" / REPORT).read_text()
+
+    assert "p4_" not in text and '"p4"' not in text and str(tmp_path) not in text
+    assert written(read_report(tmp_path / "out")) == written(evaluation)
+
+
+@pytest.mark.usefixtures("small_plan")
+def test_default_run_has_seeds_and_controls(options, tmp_path):
+    evaluation = evaluate(replace(options, size=Size.DEFAULT), tmp_path / "out")
+
+    rungs = [Rung.FIXED, Rung.MATCHED_RETRAINING, Rung.METRIC_LEARNING]
+    for method in evaluation.methods:
+        assert [attack.rung for attack in method.attacks] == rungs
+        assert [len(attack.seeds) for attack in method.attacks] == [1, 2, 2]
+        for attack, control in zip(method.attacks, evaluation.originals.attacks, strict=True):
+            assert attack.on_originals == control.on_originals
+            assert attack.on_originals[Linkage.SAME_IMAGE] == pytest.approx(
+                control.linkage[Linkage.SAME_IMAGE].auc.value
+            )
+        galleries = method.attacks[0].linkage[Linkage.SAME_IMAGE].retrieval
+        assert [each.gallery for each in galleries][-1] > galleries[0].gallery
+        assert method.attributes.age_error.patients == 12
+    assert evaluation.memorization.drawn == 4
+
+
+@pytest.mark.usefixtures("small_plan")
+def test_a_run_that_was_killed_goes_on(options, tmp_path, monkeypatch):
+    options = replace(
+        options, size=Size.DEFAULT, rungs=frozenset({Rung.FIXED, Rung.METRIC_LEARNING})
+    )
+    whole = evaluate(options, tmp_path / "whole")
+    trained = count_trainings(monkeypatch, killed_at=3)
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(options, tmp_path / "killed")
+    assert not (tmp_path / "killed" / REPORT).exists()
+    assert not list((tmp_path / "killed").rglob("*.partial"))
+    before = len(trained)
+    trained = count_trainings(monkeypatch)
+    again = evaluate(options, tmp_path / "killed")
+
+    assert before == 3
+    # one seed of the control and two of each of three methods; the third training was killed
+    assert len(trained) == 7 - 2
+    assert written(again) == written(whole)
+
+
+def count_trainings(monkeypatch: pytest.MonkeyPatch, killed_at: int | None = None) -> list[int]:
+    """Count the verifiers that are loaded to be trained; the run is killed at one of them."""
+    trained = []
+
+    def train(self, known, seed):
+        trained.append(seed)
+        if len(trained) == killed_at:
+            raise KeyboardInterrupt
+        return TRAIN(self, known, seed)
+
+    monkeypatch.setattr(MetricLearning, "train", train)
+    return trained
+
+
+def test_record_says_what_runs_it_again(options):
+    assert replace(options, rungs=frozenset({Rung.FIXED}), seed=3).command == (
+        "privdiff evaluate --dataset cohort --fold 4 --quick --attacks A0 --attackers FILE "
+        "--seed 3 -o OUT"
+    )
+    plain = replace(options, size=Size.DEFAULT, attackers=AttackersConfig())
+    assert plain.command == "privdiff evaluate --dataset cohort --fold 4 --seed 0 -o OUT"
+
+
+def test_other_options_do_not_take_results_that_are_not_theirs(options, tmp_path):
+    first = evaluate(options, tmp_path / "out")
+    other = evaluate(replace(options, seed=1), tmp_path / "out")
+    files = {path.name for path in (tmp_path / "out" / "steps").iterdir()}
+    evaluate(options, tmp_path / "out")
+    kind = Linkage.SAME_IMAGE
+
+    assert first.methods[0].attacks[0].linkage[kind] != other.methods[0].attacks[0].linkage[kind]
+    assert {path.name for path in (tmp_path / "out" / "steps").iterdir()} == files
+    assert read_report(tmp_path / "out").seed == 0
+
+
+@pytest.mark.parametrize("folds", [("4",), ("0", "1", "2")])
+def test_no_patient_has_two_roles(options, tmp_path, folds):
+    setting = Setting(replace(options, folds=folds), tmp_path)
+    units = [{row.unit for row in part} for part in vars(setting.roles).values()]
+    assert sum(map(len, units)) == len(set().union(*units))
+    assert all(units)
+
+
+def test_limit_of_test_images_keeps_patients_whole(options, tmp_path, monkeypatch):
+    monkeypatch.setitem(plan.PLANS, Size.QUICK, replace(PLANS[Size.QUICK], test_images=9))
+    roles = Setting(options, tmp_path).roles
+    units = [row.unit for row in roles.test]
+    assert len(units) == 8
+    assert all(units.count(unit) == 2 for unit in units)
+
+
+def test_encoders_that_nobody_named_are_a_reason():
+    reasons = reasons_not_to_run(PLANS[Size.FULL], Size.FULL, None, has_encoders=False)
+    assert list(reasons) == ["A4"]
+    assert "A8" in reasons_not_to_run(PLANS[Size.QUICK], Size.QUICK, {Rung.AVERAGING}, False)
+    assert "--attackers" in reasons["A4"]
+    wanted = reasons_not_to_run(PLANS[Size.QUICK], Size.QUICK, {Rung.METRIC_LEARNING}, False)
+    assert wanted["A0"] == "left out by --attacks"
+    assert "A3" not in wanted
+
+
+def test_copies_are_made_once_and_differ(tmp_path):
+    originals, made = people(3, 0), []
+
+    class Noise(Identity):
+        fingerprint = "noise"
+
+        def anonymize(self, cohort, originals, seed):
+            made.append(seed)
+            noise = torch.randn(originals.shape, generator=torch.Generator().manual_seed(seed))
+            return (originals + 0.1 * noise).clamp(0, 1)
+
+    first = redrawn_copies(Noise(), originals.cohort, originals.pixels, 2, 0, tmp_path)
+    again = redrawn_copies(Noise(), originals.cohort, originals.pixels, 2, 0, tmp_path)
+    other = redrawn_copies(Noise(), originals.cohort, originals.pixels, 1, 1, tmp_path)
+    fewer = people(2, 0)
+    redrawn_copies(Noise(), fewer.cohort, fewer.pixels, 1, 0, tmp_path)
+
+    assert first.shape == (2, 6, 1, 32, 32) and first.dtype == torch.uint8
+    assert torch.equal(first, again)
+    assert not torch.equal(first[0], first[1])
+    assert not torch.equal(first[0], other[0])
+    assert len(set(made)) == len(made) == 4  # no two cohorts share their noise
+
+
+def test_steps_are_told_apart_by_what_decides_them(tmp_path):
+    steps = Steps(tmp_path, "run")
+    made = []
+
+    def make() -> dict[str, np.ndarray]:
+        made.append(1)
+        return {"scores": np.eye(2)}
+
+    for decided in ("a", "b", "a"):
+        found = steps.arrays("standard 0.7 A0", make, decided)
+    assert len(made) == 2
+    assert np.array_equal(found["scores"], np.eye(2))
+    assert np.isnan(steps.record("nan", float, lambda: float("nan")))
+    assert np.isnan(steps.record("nan", float, lambda: 0.0))
+
+
+def run_command(options: EvaluationOptions, folder: Path, *further: str, dataset: str = "cohort"):
+    named = {
+        "--manifest": options.manifest,
+        "--dataset": dataset,
+        "--model": options.bundle,
+        "--evaluators": options.evaluators,
+        "--cache-dir": options.cache_dir,
+        "-o": folder,
+    }
+    arguments = [str(part) for pair in named.items() for part in pair]
+    return CliRunner().invoke(app, ["evaluate", "--quick", *arguments, *further])
+
+
+def test_command(options, tmp_path):
+    done = run_command(options, tmp_path / "out", "--fold", "4")
+
+    assert done.exit_code == 0, done.output
+    assert "follow-up by sex" in done.output
+    assert "not run: A3: not part of a run of size quick" in done.output
+    assert read_report(tmp_path / "out").folds == ("4",)
+
+
+def test_what_cannot_be_run_is_refused(options, tmp_path):
+    unknown = run_command(options, tmp_path, "--fold", "4", "--attacks", "A11")
+    assert "there is no attack 'A11'" in str(unknown.exception)
+    both = run_command(options, tmp_path, "--fold", "4", "--full")
+    assert "--quick and --full" in str(both.exception)
+
+
+def test_opening_of_held_out_images_of_the_project_is_to_be_logged(options, tmp_path):
+    in_five_folds(options.manifest, NIH)
+    opened = run_command(options, tmp_path / "a", "--fold", "4", dataset=NIH)
+    chosen = run_command(
+        options, tmp_path / "b", "--fold", "0", "--fold", "1", "--fold", "2", dataset=NIH
+    )
+    strangers = run_command(options, tmp_path / "c", "--fold", "4")
+
+    assert "fold 4 was opened: add a line to docs/results/fold4-openings.md" in opened.output
+    assert chosen.exit_code == 0 and "fold4-openings" not in chosen.output
+    assert "fold4-openings" not in strangers.output
+
+
+def test_verifier_is_told_by_its_weights(options):
+    before = FixedVerifier(options.evaluators / "identity").fingerprint
+    IdentityEmbedder(TINY_RESNET, 32, 8, 2).save_pretrained(options.evaluators / "identity")
+    assert FixedVerifier(options.evaluators / "identity").fingerprint != before

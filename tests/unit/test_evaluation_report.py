@@ -1,0 +1,395 @@
+"""The page of an evaluation: complete, escaped, honest, and fit for a record with holes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from privdiff_training.evaluation.linkage import Linkage
+from privdiff_training.evaluation.record import Evaluation, MethodFigures, Rung
+from privdiff_training.evaluation.report import write_report
+from privdiff_training.evaluation.report.goals import Goal, Verdict, judge
+from privdiff_training.evaluation.report.judgement import doubt, labels_carry_the_utility, not_run
+from privdiff_training.evaluation.report.reading import read_evaluation
+from privdiff_training.evaluation.report.words import attack_notes, plain_words
+from privdiff_training.evaluation.statistics import Estimate
+
+from privdiff_infer.errors import OptionError
+from tests.unit.evaluation_factory import (
+    UNKNOWN,
+    attack,
+    evaluation,
+    linkage,
+    method,
+    near,
+    point,
+    utility,
+    write_record,
+)
+
+SECTIONS = (
+    "headline", "words", "goals", "plane", "attacks", "retrieval", "negatives", "findings",
+    "attributes", "subgroups", "memorization", "quality", "not-run", "law", "protocol", "again",
+    "limits", "citation",
+)  # fmt: skip
+FORBIDDEN = (
+    "anonymous", "impossible", "compliant", "near-random", "differentially private",
+    "diagnostic quality", "better than random", "guarantee",
+)  # fmt: skip
+VOID = {"meta", "img", "br", "link"}
+
+
+class Page(HTMLParser):
+    """Text, open elements and addresses of a page."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.headings: list[str] = []
+        self.words: list[str] = []
+        self.feed(content)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        self.links += [attributes["href"]] if "href" in attributes else []
+        self.images += [attributes] if tag == "img" else []
+        self.headings += [tag] if re.fullmatch("h[1-6]", tag) else []
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+        if tag != "span":
+            self.words.append(" ")
+
+    def handle_data(self, data):
+        if not {"style", "script"} & set(self.open):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.words).split())
+
+
+def html_of(folder: Path, record: Evaluation) -> str:
+    return write_report(write_record(folder, record)).read_text(encoding="utf-8")
+
+
+def text_of(folder: Path, record: Evaluation) -> str:
+    return Page(html_of(folder, record)).text
+
+
+def goals_of(record: Evaluation) -> dict[str, Goal]:
+    return {goal.goal.split(":")[0]: goal for goal in judge(record)}
+
+
+def with_point(**parts: object) -> Evaluation:
+    record = evaluation()
+    return replace(record, methods=(point(**parts), *record.methods[1:]))
+
+
+def bare(name: str) -> MethodFigures:
+    return MethodFigures(name, name, "", "nothing", (), {}, None, None, None, ())
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of the whole made-up record."""
+    return html_of(tmp_path_factory.mktemp("whole"), evaluation())
+
+
+@pytest.fixture(scope="module")
+def page(content: str) -> Page:
+    return Page(content)
+
+
+class TestRecord:
+    def test_is_read_as_it_was_written(self, tmp_path):
+        record = evaluation()
+        assert read_evaluation(write_record(tmp_path, record) / "report.json") == record
+
+    def test_of_an_older_version_without_optional_parts_is_read(self, tmp_path):
+        path = write_record(tmp_path, evaluation()) / "report.json"
+        path.write_text(re.sub(r', "roc": \{[^}]*\}', "", path.read_text()))
+        figures = read_evaluation(path).methods[0].attacks[0].linkage[Linkage.SAME_IMAGE]
+        assert figures.roc is None
+
+    def test_that_is_none_is_refused(self, tmp_path):
+        (tmp_path / "report.json").write_text("{}")
+        with pytest.raises(OptionError, match="size: Field required"):
+            write_report(tmp_path)
+        (tmp_path / "report.json").write_text("no JSON")
+        with pytest.raises(OptionError, match="cannot be read"):
+            write_report(tmp_path)
+        with pytest.raises(OptionError, match="cannot be read"):
+            write_report(tmp_path / "nowhere")
+
+
+class TestPage:
+    def test_is_well_formed_complete_and_needs_no_other_file(self, page):
+        assert page.open == []
+        assert [name for name in page.ids if name != "caption"] == list(SECTIONS)
+        assert {link for link in page.links if link.startswith("#")} == {f"#{s}" for s in SECTIONS}
+        assert [link for link in page.links if not link.startswith("#")] == [
+            "https://proceedings.mlr.press/v317/akhter26a.html"
+        ]
+        charts = [image for image in page.images if image.get("src")]
+        assert len(charts) == 3
+        for image in charts:
+            assert image["src"].startswith("data:image/svg+xml;base64,")
+            assert len(image["alt"]) > 40
+
+    def test_can_be_walked_through_by_its_headings_and_tables(self, page, content):
+        assert page.headings.count("h1") == 1
+        assert page.headings[0] == "h1"
+        assert '<html lang="en">' in content
+        assert content.count("<table") == content.count("<caption>") > 10
+        assert "<th>" not in content
+
+    def test_says_nothing_that_is_forbidden(self, page):
+        text = page.text.lower()
+        for words in FORBIDDEN:
+            assert words not in text
+        assert "measured, not proven" in text
+        assert "remain personal data unless your own assessment says otherwise" in text
+        assert "not for diagnosis" in text
+
+    def test_names_no_path(self, content):
+        assert not re.search(r"/(home|tmp|work|Users|root)/", content)
+
+    def test_is_the_same_for_the_same_record(self, content, tmp_path):
+        assert html_of(tmp_path, evaluation()) == content
+
+    def test_escapes_what_a_record_says(self, tmp_path):
+        evil = "<script>alert('x')</script>"
+        record = replace(
+            evaluation(methods=(point(not_run={evil: evil}, told=evil), bare(evil))),
+            dataset=evil,
+            bundle=evil,
+            command=evil,
+        )
+        content = html_of(tmp_path, record)
+        assert evil not in content
+        assert "&lt;script&gt;" in content
+
+    def test_holds_the_pictures_of_the_folder(self, tmp_path):
+        folder = write_record(tmp_path, evaluation(methods=(bare("standard 0.7"),)))
+        (folder / "pictures").mkdir()
+        Image.new("L", (8, 4)).save(folder / "pictures" / "redrawn-images.png")
+        images = Page(write_report(folder).read_text()).images
+        (picture,) = [each for each in images if "image/png" in (each.get("src") or "")]
+        assert picture["alt"] == "redrawn images"
+
+
+class TestHeadline:
+    def test_is_the_worst_attacker_with_all_that_belongs_to_it(self, page):
+        text = page.text
+        headline = text[text.index("Headline: the worst") : text.index("Size of the run")]
+        for words in (
+            "AUC 0.660",
+            "95 % interval 0.631 to 0.689; 239 patients",
+            "30 patients, a small sample",
+            "A3 Metric learning (made-up network)",
+            "620 made-up images of 250 patients",
+            "mean of 2: 0.650, 0.670",
+            "0.610 [0.560, 0.660], an attacker who is told the labels",
+            "1.000 same image, 0.900 follow-up",
+        ):
+            assert words in headline
+
+    def test_says_what_the_run_left_out(self, page):
+        text = page.text
+        assert "Size of the run: quick" in text
+        assert "Left out: A1 published retraining, A2 matched retraining, A4 frozen" in text
+        assert "the weights of the encoder are not at hand" in text
+
+    def test_distrusts_an_attacker_that_is_no_better_than_the_floor(self, tmp_path):
+        weak = attack(Rung.FIXED, 0.40, 0.39, control=0.63)
+        text = text_of(tmp_path, evaluation(methods=(point(attacks=(weak,)),)))
+        assert "Too weak to certify anything" in text
+        assert "This attacker is too weak to certify anything" in text
+        assert "Same image AUC clearly below 0.5" in text
+
+    def test_does_not_sell_an_auc_below_a_half(self):
+        notes = list(attack_notes(attack(Rung.FIXED, 0.40, 0.45), near(0.6)))
+        assert notes == [
+            "same image AUC clearly below 0.5: to be explained, not better than guessing"
+        ]
+
+    def test_claims_a_reduction_only_if_there_is_one(self):
+        claim = "reduces measured linkage risk under the attacks listed (same image and follow-up)"
+        same = with_point(attacks=(attack(Rung.METRIC_LEARNING, 0.99, 0.90),))
+        assert claim in " ".join(plain_words(evaluation()))
+        assert "No reduction of linkage risk was shown." in " ".join(plain_words(same))
+        assert "reduces" not in " ".join(plain_words(same))
+
+
+class TestHoles:
+    def test_nothing_but_an_operating_point(self, tmp_path):
+        record = evaluation(
+            methods=(bare("standard 0.7"),),
+            originals=bare("originals"),
+            floors={},
+            memorization=None,
+            roles={},
+        )
+        page = Page(html_of(tmp_path, record))
+        assert page.text.count("Not measured") >= 5
+        assert "No attacker was run against the operating point." in page.text
+        assert "A3 was not run" in page.text
+        assert "there is nothing to draw" in page.text
+        assert [name for name in page.ids if name != "caption"] == list(SECTIONS)
+
+    def test_no_operating_point(self, tmp_path):
+        text = text_of(tmp_path, evaluation(operating_point="another"))
+        assert "The operating point of the bundle was not measured." in text
+
+    def test_figures_that_are_not_numbers(self, tmp_path):
+        nan = float("nan")
+        figures = replace(
+            linkage(0.6, Linkage.SAME_IMAGE),
+            auc=UNKNOWN,
+            folded_auc=UNKNOWN,
+            equal_error_rate=UNKNOWN,
+            folded_auc_of_strangers=nan,
+            auc_by_negatives={},
+            retrieval=(),
+            roc=None,
+        )
+        unknown = replace(
+            attack(Rung.FIXED, 0.6, 0.6),
+            linkage=dict.fromkeys(Linkage, figures),
+            on_originals=dict.fromkeys(Linkage, nan),
+            seeds=(dict.fromkeys(Linkage, nan),),
+        )
+        lost = replace(
+            utility(0.7),
+            macro=UNKNOWN,
+            difference=UNKNOWN,
+            calibration_error=nan,
+            trained_on_copies=None,
+            trained_on_originals=None,
+            trained_difference=None,
+            findings=tuple(replace(f, lost=UNKNOWN, copies=UNKNOWN) for f in utility(0.7).findings),
+        )
+        record = with_point(attacks=(unknown,), utility=lost)
+        record = replace(record, floors={"labels": UNKNOWN})
+        page = Page(html_of(tmp_path, record))
+
+        assert not re.search(r"\bnan\b", page.text, re.IGNORECASE)
+        assert "No curves were kept." in page.text
+        assert goals_of(record)["The findings stay"].verdict is Verdict.NOT_MEASURED
+
+
+class TestGoals:
+    def test_point_value_and_interval_within(self):
+        strong = attack(Rung.METRIC_LEARNING, 0.55, 0.50)
+        record = with_point(attacks=(strong,), utility=utility(0.745))
+        goals = goals_of(record)
+        assert goals["An image cannot be linked to its own original"].verdict is Verdict.MET
+        assert goals["The findings stay"].verdict is Verdict.MET
+
+    def test_interval_that_reaches_beyond_leaves_a_goal_open(self):
+        close = attack(Rung.METRIC_LEARNING, 0.59, 0.64)
+        goals = goals_of(with_point(attacks=(close,)))
+        goal = goals["An image cannot be linked to its own original"]
+        assert goal.verdict is Verdict.OPEN
+        assert "reaches beyond" in goal.remark
+
+    def test_point_value_beyond_is_not_met_though_the_interval_reaches_the_goal(self):
+        goals = goals_of(with_point(attacks=(attack(Rung.METRIC_LEARNING, 0.61, 0.7),)))
+        goal = goals["An image cannot be linked to its own original"]
+        assert goal.verdict is Verdict.NOT_MET
+        assert goal.remark == "its interval reaches the goal"
+
+    def test_weak_attackers_certify_nothing(self):
+        weak = attack(Rung.FIXED, 0.52, 0.50, control=0.60)
+        goal = goals_of(with_point(attacks=(weak,)))[
+            "An image cannot be linked to its own original"
+        ]
+        assert goal.verdict is Verdict.OPEN
+        assert "certifies nothing" in goal.remark
+
+    def test_follow_up_is_judged_by_the_floor_of_the_labels(self):
+        goal = goals_of(evaluation())[
+            "Another image of the person tells hardly more than the labels"
+        ]
+        assert goal.limit.startswith("at most 0.660")
+        without = replace(evaluation(), floors={"sex": near(0.74)})
+        goal = goals_of(without)["Another image of the person tells hardly more than the labels"]
+        assert goal.verdict is Verdict.NOT_MEASURED
+
+    def test_searches_are_judged_by_chance(self):
+        goal = goals_of(evaluation())["A search rarely finds its own original first"]
+        assert goal.limit == "at most 0.0097, 3 times chance"
+        assert goal.remark.startswith("A3 among 309 originals")
+
+    def test_sex(self):
+        assert goals_of(evaluation())["Sex is hard to read"].verdict is Verdict.NOT_MET
+
+    @pytest.mark.parametrize(
+        ("same", "macro", "verdict"),
+        [
+            (0.50, 0.80, Verdict.NOT_MET),  # better in both
+            (0.90, 0.80, Verdict.MET),  # clearly links more
+            (0.50, 0.50, Verdict.MET),  # clearly keeps less
+            (0.67, 0.69, Verdict.OPEN),  # a little worse in both
+        ],
+    )
+    def test_another_family_that_is_better_in_both_directions(self, same, macro, verdict):
+        other = method("blur 4", "blur", "4", same, 0.9, macro)
+        goal = next(
+            goal
+            for goal in judge(evaluation(methods=(point(), other)))
+            if goal.goal.endswith("same-image linkage")
+        )
+        assert goal.verdict is verdict
+
+    def test_methods_that_are_told_something_do_not_count_as_better(self):
+        told = method("told", "told", "1", 0.5, 0.5, 0.8, told="report")
+        goals = judge(evaluation(methods=(point(), told)))
+        assert goals[-1].verdict is Verdict.NOT_MEASURED
+
+
+class TestJudgement:
+    def test_labels_carry_the_utility(self, tmp_path):
+        control = method("labels to image", "vanilla", "1", 0.5, 0.5, 0.69)
+        record = evaluation(methods=(point(), control))
+        assert labels_carry_the_utility(record) is control
+        assert text_of(tmp_path, record).count("The labels carry the utility.") == 2
+
+    def test_control_that_loses_findings_says_nothing(self, page):
+        assert labels_carry_the_utility(evaluation()) is None
+        assert "The labels carry the utility." not in page.text
+
+    def test_what_was_not_run_is_listed_once_with_its_methods(self):
+        rows = {part: (reason, methods) for part, reason, methods in not_run(evaluation())}
+        assert len(rows["A4"][1]) == len(evaluation().methods)
+        assert rows["A4"][0] == "the weights of the encoder are not at hand"
+        assert "standard 0.7" not in rows["quality"][1]
+        assert "A6" not in rows  # the floors are there
+
+    def test_control_has_to_lie_above_the_interval_of_the_floor(self):
+        floor = Estimate(0.6, 0.5, 0.7, 30)
+        assert doubt(attack(Rung.FIXED, 0.6, 0.6, control=0.71), floor) == ""
+        assert "too weak" in doubt(attack(Rung.FIXED, 0.6, 0.6, control=0.7), floor)
+        assert "no floor" in doubt(attack(Rung.FIXED, 0.6, 0.6), UNKNOWN)
+        assert doubt(attack(Rung.METADATA, 0.6, 0.6, control=0.1), floor) == ""
+
+    def test_worst_attacker_is_no_metadata_and_no_unknown(self):
+        unknown = replace(
+            attack(Rung.SHAPE, 0.9, 0.9),
+            linkage={Linkage.SAME_IMAGE: replace(linkage(0.9, Linkage.SAME_IMAGE), auc=UNKNOWN)},
+        )
+        attacks = (unknown, attack(Rung.METADATA, 0.95, 0.95), attack(Rung.FIXED, 0.6, 0.7))
+        worst = point(attacks=attacks).worst(Linkage.SAME_IMAGE)
+        assert worst is not None and worst.rung is Rung.FIXED

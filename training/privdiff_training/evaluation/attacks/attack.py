@@ -1,0 +1,130 @@
+"""What an attacker of any rung is given, and what it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from privdiff_training.cohort import Cohort
+from privdiff_training.evaluation.record import Rung
+
+
+@dataclass(frozen=True)
+class Originals:
+    """Images as they were taken.
+
+    Attributes
+    ----------
+    cohort
+        Row i tells of image i.
+    pixels
+        Shape (n, 1, s, s), uint8, 0 = black = air.
+    """
+
+    cohort: Cohort
+    pixels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.cohort)
+
+    def joined(self, other: Originals) -> Originals:
+        """Return the images of both, those of `other` last."""
+        rows = (*self.cohort.rows, *other.cohort.rows)
+        return Originals(Cohort(self.cohort.root, rows), torch.cat((self.pixels, other.pixels)))
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Copies of some originals.
+
+    Attributes
+    ----------
+    cohort
+        Row i tells of the original that the copies i were made from.
+    pixels
+        Shape (versions, n, 1, s, s), uint8.
+    """
+
+    cohort: Cohort
+    pixels: Tensor
+
+
+@dataclass(frozen=True)
+class Known:
+    """What every attacker may use: the tool itself, and originals of other patients.
+
+    Copies are made when they are first asked for: not every attacker needs them.
+
+    Attributes
+    ----------
+    reference
+        Originals that the method under test was made with.
+    train, select
+        Originals that the attacker trains on, and stops by.
+    copy
+        The tool: makes copies of originals, always the same ones.
+    """
+
+    reference: Originals
+    train: Originals
+    select: Originals
+    copy: Callable[[Originals], Copies] = field(repr=False)
+
+    @cached_property
+    def train_copies(self) -> Copies:
+        """Copies of `train`."""
+        return self.copy(self.train)
+
+    @cached_property
+    def select_copies(self) -> Copies:
+        """Copies of `select`."""
+        return self.copy(self.select)
+
+
+class Linker(Protocol):
+    """Tells how alike the person of a copy and the person of an original are."""
+
+    def __call__(self, queries: Copies, gallery: Originals) -> np.ndarray:
+        """Return scores of shape (queries, gallery), float64; higher means more alike.
+
+        A linker that uses one copy of each image takes the first.
+        """
+        ...
+
+
+class Attack(Protocol):
+    """One attacker of the ladder; it knows of no metric and of no test patient."""
+
+    @property
+    def rung(self) -> Rung:
+        """Which rung it stands on."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """For people; unique within its rung."""
+        ...
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether anything is trained: then seeds matter, and its scores may be upside down."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that decides what it learns but for what it is given, and seed."""
+        ...
+
+    def trained_on(self, known: Known) -> str:
+        """Say in words what it was trained on: images, patients, copies, steps."""
+        ...
+
+    def train(self, known: Known, seed: int) -> Linker:
+        """Learn whatever it learns, with a seed of its own."""
+        ...

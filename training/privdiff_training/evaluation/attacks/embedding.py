@@ -1,0 +1,134 @@
+"""Linking by the cosine of embeddings; A0, and A8, which averages several copies first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+from torch.nn import functional
+
+from privdiff_infer.model.bundle import file_sha256
+from privdiff_infer.model.critics import IdentityEmbedder
+from privdiff_training.evaluation.attacks.attack import Copies, Known, Linker, Originals
+from privdiff_training.evaluation.attacks.fitting import in_batches
+from privdiff_training.evaluation.methods.method import hash_of
+from privdiff_training.evaluation.record import Rung
+
+Embed = Callable[[Tensor], Tensor]
+"""From images (n, 1, s, s), float32 in [0, 1], to vectors (n, d)."""
+
+
+@dataclass(frozen=True)
+class CosineLinker:
+    """Compares vectors of the first copy and of the originals."""
+
+    embed: Embed
+
+    def __call__(self, queries: Copies, gallery: Originals) -> np.ndarray:
+        """Return cosines; see `Linker`."""
+        return cosines(in_batches(self.embed, queries.pixels[0]), self.of(gallery))
+
+    def of(self, gallery: Originals) -> Tensor:
+        """Return the vectors of originals."""
+        return in_batches(self.embed, gallery.pixels)
+
+
+def cosines(queries: Tensor, gallery: Tensor) -> np.ndarray:
+    """Return the cosines (n, m) of vectors (n, d) and (m, d), float64."""
+    first, second = (functional.normalize(each.double(), dim=-1) for each in (queries, gallery))
+    return (first @ second.mT).numpy()
+
+
+@dataclass(frozen=True)
+class FixedVerifier:
+    """A0: a verifier that was trained on originals, long before.
+
+    Attributes
+    ----------
+    folder
+        Of the verifier, as the stage `identity` exports it.
+    """
+
+    folder: Path
+    rung = Rung.FIXED
+    name = "fixed verifier"
+    is_learned = False
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the weights."""
+        return weights_fingerprint(self.folder)
+
+    def verifier(self) -> IdentityEmbedder:
+        """Load it."""
+        return IdentityEmbedder.from_pretrained(self.folder).eval()
+
+    def trained_on(self, known: Known) -> str:
+        """Say that it saw no copy."""
+        return "originals alone, no copy"
+
+    def train(self, known: Known, seed: int) -> CosineLinker:
+        """Train nothing."""
+        return CosineLinker(self.verifier())
+
+
+class Space(str, Enum):
+    """Where copies are averaged."""
+
+    EMBEDDINGS = "embeddings"
+    PIXELS = "pixels"
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """A8: several releases of one image are averaged, so that their noise goes.
+
+    Attributes
+    ----------
+    verifier
+        Who looks at the average.
+    space
+        Where it is taken.
+    """
+
+    verifier: FixedVerifier
+    space: Space
+    rung = Rung.AVERAGING
+    is_learned = False
+
+    @property
+    def name(self) -> str:
+        """Where the average is taken."""
+        return f"average of copies, {self.space.value}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Of verifier and space."""
+        return hash_of(self.verifier.fingerprint, self.space)
+
+    def trained_on(self, known: Known) -> str:
+        """Say that it saw no copy."""
+        return self.verifier.trained_on(known)
+
+    def train(self, known: Known, seed: int) -> Linker:
+        """Train nothing."""
+        linker = self.verifier.train(known, seed)
+
+        def link(queries: Copies, gallery: Originals) -> np.ndarray:
+            if self.space is Space.PIXELS:
+                mean = queries.pixels.float().mean(0, keepdim=True).round().byte()
+                return linker(Copies(queries.cohort, mean), gallery)
+            vectors = [in_batches(linker.embed, version) for version in queries.pixels]
+            return cosines(sum(vectors[1:], vectors[0]), linker.of(gallery))
+
+        return link
+
+
+def weights_fingerprint(path: Path) -> str:
+    """Return a hash of a file, or of all files of a folder."""
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return hash_of(*((file.name, file_sha256(file)) for file in files))

@@ -1,0 +1,116 @@
+"""`evaluate`: all steps of one evaluation in a fixed order, each kept on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from privdiff_infer.release import write_json
+from privdiff_training.cohort import Cohort
+from privdiff_training.evaluation.attacks.attack import Copies, Known
+from privdiff_training.evaluation.attacks.metadata import floors
+from privdiff_training.evaluation.linkage import Linkage
+from privdiff_training.evaluation.memorization import measure_memorization
+from privdiff_training.evaluation.method_run import MethodRun
+from privdiff_training.evaluation.methods.pixelwise import Identity
+from privdiff_training.evaluation.methods.registry import methods_for
+from privdiff_training.evaluation.record import Evaluation, Memorization, Rung
+from privdiff_training.evaluation.redraw import weights_hash
+from privdiff_training.evaluation.report import write_report
+from privdiff_training.evaluation.setting import EvaluationOptions, Setting
+from privdiff_training.evaluation.statistics import Estimate
+from privdiff_training.evaluation.verification_metrics import verification
+
+REPORT = "report.json"
+
+
+def evaluate(options: EvaluationOptions, output: Path) -> Evaluation:
+    """Run an evaluation and write ``report.json`` and its page, ``report.html``.
+
+    Parameters
+    ----------
+    options
+        Of the run.
+    output
+        Folder for the record and for the results of the steps. Another run with the same options
+        continues there; what other options leave as it was is not done again.
+
+    Raises
+    ------
+    CohortError
+        If the cohort does not give every role an image.
+    """
+    evaluation = _evaluation(Setting(options, output))
+    write_json(output / REPORT, evaluation.to_record())
+    write_report(output)
+    return evaluation
+
+
+def _evaluation(setting: Setting) -> Evaluation:
+    options, roles = setting.options, setting.roles
+    methods = methods_for(options.size, options.bundle, roles, options.cache_dir)
+    nothing = MethodRun(setting, Identity(), None)
+    originals = nothing.figures()
+    measured = tuple(MethodRun(setting, method, nothing).figures() for method in methods)
+    units = [row.unit for row in roles.test]
+    return Evaluation(
+        size=options.size,
+        seed=options.seed,
+        bundle=setting.bundle.name,
+        version=setting.bundle.version,
+        weights_sha256=weights_hash(setting.bundle),
+        operating_point=methods[0].name,
+        dataset=options.dataset,
+        folds=tuple(options.folds),
+        images=len(units),
+        patients=len(set(units)),
+        patients_with_several=sum(units.count(unit) > 1 for unit in set(units)),
+        roles={name: _size(part) for name, part in vars(roles).items()},
+        floors=_floors(setting, nothing.known),
+        originals=originals,
+        methods=measured,
+        memorization=_memorization(setting),
+        command=options.command,
+    )
+
+
+def _floors(setting: Setting, known: Known) -> dict[str, Estimate]:
+    """Return the follow-up AUC of every attacker who sees no pixel."""
+    if Rung.METADATA.value in setting.not_run:
+        return {}
+    seed, test = setting.options.seed, setting.test
+
+    def measured() -> dict[str, Estimate]:
+        found = {}
+        for attack in floors():
+            scores = attack.train(known, seed)(Copies(test.cohort, test.pixels[None]), test)
+            found[attack.name] = verification(test.cohort, [scores], Linkage.FOLLOW_UP, seed).auc
+        return found
+
+    return setting.steps.record("floors", dict[str, Estimate], measured)
+
+
+def _memorization(setting: Setting) -> Memorization | None:
+    plan, images = setting.plan, setting.images
+    if not plan.drawn:
+        return None
+    strangers = images["attacker_train"].joined(images["attacker_select"])
+    return setting.steps.record(
+        "memorization",
+        Memorization,
+        lambda: measure_memorization(
+            setting.options.bundle,
+            images["reference"],
+            strangers,
+            setting.evaluators.verifier,
+            drawn=plan.drawn,
+            members=plan.members,
+            seed=setting.options.seed,
+        ),
+        weights_hash(setting.bundle),
+        plan.drawn,
+        plan.members,
+    )
+
+
+def _size(cohort: Cohort) -> tuple[int, int]:
+    return len(cohort), len({row.unit for row in cohort})

@@ -1,0 +1,296 @@
+"""One method of an evaluation: every attack on it, what it keeps, how it looks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from privdiff_infer.errors import CohortError
+from privdiff_training.evaluation.attacks.attack import Attack, Copies, Known, Originals
+from privdiff_training.evaluation.attributes import (
+    Readings,
+    attribute_figures,
+    read_attributes,
+)
+from privdiff_training.evaluation.linkage import Linkage
+from privdiff_training.evaluation.linkage_figures import linkage_figures
+from privdiff_training.evaluation.methods.method import Method
+from privdiff_training.evaluation.networks import read_findings
+from privdiff_training.evaluation.public_encoders import load_encoder
+from privdiff_training.evaluation.quality import ClassifierEncoder, measure_quality
+from privdiff_training.evaluation.reader_training import (
+    TrainedReaders,
+    small_reader,
+    train_readers,
+)
+from privdiff_training.evaluation.record import (
+    AttackFigures,
+    Attributes,
+    MethodFigures,
+    Quality,
+    Subgroup,
+    Utility,
+)
+from privdiff_training.evaluation.redrawn_copies import redrawn_copies
+from privdiff_training.evaluation.setting import Setting
+from privdiff_training.evaluation.subgroups import measure_subgroups
+from privdiff_training.evaluation.utility import measure_utility
+from privdiff_training.evaluation.verification_metrics import oriented, seed_auc
+
+
+class MethodRun:
+    """All steps of one method.
+
+    Parameters
+    ----------
+    setting
+        What all methods of the run share.
+    method
+        What makes the copies.
+    nothing
+        The run of the method that does nothing, the control of every attacker; None if this is it.
+    """
+
+    def __init__(self, setting: Setting, method: Method, nothing: MethodRun | None) -> None:
+        self.setting = setting
+        self.method = method
+        self.nothing = nothing or self
+        self.seed = setting.options.seed
+        self.plan = setting.plan
+        self.decided_by = (method.fingerprint, setting.plan.versions, setting.plan.test_versions)
+        images = setting.images
+        self.known = Known(
+            images["reference"],
+            images["attacker_train"],
+            images["attacker_select"],
+            lambda originals: self._copies(originals, self.plan.versions),
+        )
+
+    @property
+    def is_control(self) -> bool:
+        """Whether this is the method that does nothing."""
+        return self.nothing is self
+
+    def figures(self) -> MethodFigures:
+        """Do all steps, or read what they found."""
+        attacks, failed = self._all_attacks()
+        figures = MethodFigures(
+            method=self.method.name,
+            family=self.method.family,
+            setting=self.method.setting,
+            told=self.method.told,
+            attacks=attacks,
+            not_run={**self.setting.not_run, **failed},
+            utility=self._utility(),
+            quality=None if self.is_control else self._quality(),
+            attributes=self._attributes() if self.plan.attributes else None,
+            subgroups=(),
+        )
+        return replace(figures, subgroups=self._subgroups(figures))
+
+    def _all_attacks(self) -> tuple[tuple[AttackFigures, ...], dict[str, str]]:
+        """Return the figures of all attackers, and which of them had too few images, and why."""
+        done, problems = [], []
+        for attack in self.setting.attacks:
+            try:
+                done.append(self.attack_figures(attack))
+            except CohortError as error:
+                problems.append((attack, error.problem))
+        rungs = {figures.rung for figures in done}
+        failed = {
+            f"{attack.rung.value} {attack.name}" if attack.rung in rungs else attack.rung.value: why
+            for attack, why in problems
+        }
+        return tuple(done), failed
+
+    def attack_figures(self, attack: Attack) -> AttackFigures:
+        """Measure one attacker against this method."""
+        return self.setting.steps.record(
+            f"{self.method.name} {attack.rung.value} {attack.name}",
+            AttackFigures,
+            lambda: self._attacked(attack),
+            *self._decides(attack),
+            *self._seeds(attack),
+        )
+
+    def _attacked(self, attack: Attack) -> AttackFigures:
+        test, others = self.setting.test.cohort, self.setting.others
+        scores = self._scores(attack)
+        on_test = [matrix[:, : len(test)] for matrix in scores]
+        seeds = tuple(
+            {kind: seed_auc(test, matrix, kind) for kind in Linkage} for matrix in on_test
+        )
+        if self.is_control:
+            control = {kind: float(np.mean([each[kind] for each in seeds])) for kind in Linkage}
+        else:
+            control = dict(self.nothing.attack_figures(attack).on_originals)
+        return AttackFigures(
+            rung=attack.rung,
+            name=attack.name,
+            trained_on=attack.trained_on(self.known),
+            seeds=seeds,
+            linkage={
+                kind: linkage_figures(
+                    test, scores, kind, self.seed, None if others is None else others.cohort
+                )
+                for kind in Linkage
+            },
+            on_originals=control,
+        )
+
+    def _scores(self, attack: Attack) -> list[np.ndarray]:
+        """Return one matrix (test, gallery) per seed of the attacker, the right way up."""
+        return [self._scores_of_seed(attack, seed) for seed in self._seeds(attack)]
+
+    def _scores_of_seed(self, attack: Attack, seed: int) -> np.ndarray:
+        gallery = self.setting.test
+        if self.setting.others is not None:
+            gallery = gallery.joined(self.setting.others)
+
+        def attacked() -> dict[str, np.ndarray]:
+            linker = attack.train(self.known, seed)
+            sign = 1.0
+            if attack.is_learned:
+                select = self.known.select
+                scores = linker(self.known.select_copies, select)
+                sign = oriented(select.cohort, scores, self.seed)
+            return {"test": sign * linker(self._test_copies, gallery)}
+
+        name = f"{self.method.name} {attack.rung.value} {attack.name} seed {seed}"
+        return self.setting.steps.arrays(name, attacked, *self._decides(attack), seed)["test"]
+
+    def _seeds(self, attack: Attack) -> range:
+        number = self.plan.control_seeds if self.is_control else self.plan.seeds
+        return range(self.seed, self.seed + (number if attack.is_learned else 1))
+
+    def _decides(self, attack: Attack) -> tuple[object, ...]:
+        return (*self.decided_by, attack.fingerprint, self.setting.others is not None)
+
+    @cached_property
+    def _test_copies(self) -> Copies:
+        return self._copies(self.setting.test, self.plan.test_versions)
+
+    def _copies(self, originals: Originals, versions: int) -> Copies:
+        pixels = redrawn_copies(
+            self.method,
+            originals.cohort,
+            originals.pixels,
+            versions,
+            self.seed,
+            self.setting.options.cache_dir,
+        )
+        return Copies(originals.cohort, pixels)
+
+    def _utility(self) -> Utility:
+        setting = self.setting
+        select = setting.images["attacker_select"]
+        return setting.steps.record(
+            f"{self.method.name} utility",
+            Utility,
+            lambda: measure_utility(
+                setting.test.cohort,
+                _floats(setting.test.pixels),
+                _floats(self._test_copies.pixels[0]),
+                setting.evaluators.classifier,
+                self.seed,
+                select=select.cohort,
+                select_originals=_floats(select.pixels),
+                trained=self._trained_readers(),
+            ),
+            *self.decided_by,
+            self.plan.reader_steps,
+        )
+
+    def _trained_readers(self) -> TrainedReaders | str:
+        if self.is_control:
+            return "nothing was done to the images"
+        if not self.plan.reader_steps:
+            return f"not part of a run of size {self.setting.options.size.value}"
+        train = self.known.train
+        return train_readers(
+            train.cohort,
+            _floats(train.pixels),
+            _floats(self.known.train_copies.pixels[0]),
+            small_reader(self.plan.reader_steps, self.seed),
+            self.setting.output / "readers",
+        )
+
+    def _quality(self) -> Quality:
+        setting = self.setting
+        encoders = setting.options.attackers.encoders
+
+        def measured() -> Quality:
+            return measure_quality(
+                _floats(setting.test.pixels),
+                _floats(self._test_copies.pixels[0]),
+                [ClassifierEncoder(setting.evaluators.classifier), *map(load_encoder, encoders)],
+                self.seed,
+            )
+
+        return setting.steps.record(
+            f"{self.method.name} quality", Quality, measured, *self.decided_by, encoders
+        )
+
+    def _attributes(self) -> Attributes:
+        return self.setting.steps.record(
+            f"{self.method.name} attributes",
+            Attributes,
+            lambda: attribute_figures(
+                self.setting.test.cohort,
+                self.attribute_readings(),
+                self.nothing.attribute_readings(),
+                self.known.train,
+                self.seed,
+            ),
+            *self._decides_attributes(),
+        )
+
+    def attribute_readings(self) -> list[Readings]:
+        """Return what each seed of the attribute attackers reads of the test images."""
+        seeds = self.plan.control_seeds if self.is_control else self.plan.seeds
+        return [self._readings(self.seed + k) for k in range(seeds)]
+
+    def _readings(self, seed: int) -> Readings:
+        def read() -> dict[str, np.ndarray]:
+            config = self.setting.options.attackers.attributes
+            return vars(read_attributes(self.known, self._test_copies, config, seed))
+
+        name = f"{self.method.name} attributes seed {seed}"
+        return Readings(**self.setting.steps.arrays(name, read, *self._decides_attributes(), seed))
+
+    def _decides_attributes(self) -> tuple[object, ...]:
+        return (*self.decided_by, self.setting.options.attackers.attributes.model_dump_json())
+
+    def _subgroups(self, figures: MethodFigures) -> tuple[Subgroup, ...]:
+        """Measure the groups under the worst attacker of the whole."""
+        worst = figures.worst(Linkage.SAME_IMAGE)
+        if worst is None:
+            return ()
+        (attack,) = (
+            each
+            for each in self.setting.attacks
+            if (each.rung, each.name) == (worst.rung, worst.name)
+        )
+        test = self.setting.test.cohort
+
+        def measured() -> tuple[Subgroup, ...]:
+            scores = [matrix[:, : len(test)] for matrix in self._scores(attack)]
+            copies = _floats(self._test_copies.pixels[0])
+            logits = read_findings(self.setting.evaluators.classifier, copies).numpy()
+            return measure_subgroups(test, scores, logits, self.seed)
+
+        return self.setting.steps.record(
+            f"{self.method.name} subgroups",
+            tuple[Subgroup, ...],
+            measured,
+            *self._decides(attack),
+            *self._seeds(attack),
+        )
+
+
+def _floats(pixels: torch.Tensor) -> torch.Tensor:
+    """Return images of 8 bits as float32 in [0, 1]."""
+    return pixels.float() / 255

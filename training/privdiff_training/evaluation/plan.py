@@ -1,0 +1,120 @@
+"""What an evaluation of each size runs, and why it leaves the rest out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from privdiff_training.evaluation.record import Rung, Size
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is run.
+
+    Attributes
+    ----------
+    rungs
+        Attackers.
+    seeds
+        Of each attacker that learns.
+    control_seeds
+        The same, where nothing is done to the images.
+    versions
+        Copies of each image that attackers train on.
+    test_versions
+        Copies of each test image; more than one serve A8 alone.
+    test_images
+        Limit of the test images, by whole patients; None for no limit.
+    drawn, members
+        Of A10: images to draw, and images whose loss is taken; 0 leaves it out.
+    attributes
+        Whether sex and age are attacked.
+    reader_steps
+        Steps of the readers that are trained on copies and on originals; 0 leaves them out.
+    """
+
+    rungs: frozenset[Rung]
+    seeds: int
+    control_seeds: int
+    versions: int
+    test_versions: int
+    test_images: int | None
+    drawn: int
+    members: int
+    attributes: bool
+    reader_steps: int
+
+
+PLANS = {
+    Size.QUICK: Plan(
+        rungs=frozenset({Rung.FIXED, Rung.METADATA}),
+        seeds=1,
+        control_seeds=1,
+        versions=1,
+        test_versions=1,
+        test_images=60,
+        drawn=0,
+        members=0,
+        attributes=False,
+        reader_steps=0,
+    ),
+    Size.DEFAULT: Plan(
+        rungs=frozenset({Rung.FIXED, Rung.MATCHED_RETRAINING, Rung.METRIC_LEARNING, Rung.METADATA}),
+        seeds=3,
+        control_seeds=1,
+        versions=2,
+        test_versions=2,
+        test_images=None,
+        drawn=100,
+        members=300,
+        attributes=True,
+        reader_steps=300,
+    ),
+    Size.FULL: Plan(
+        rungs=frozenset(Rung),
+        seeds=5,
+        control_seeds=5,
+        versions=2,
+        test_versions=4,
+        test_images=None,
+        drawn=500,
+        members=1000,
+        attributes=True,
+        reader_steps=800,
+    ),
+}
+
+
+def reasons_not_to_run(
+    plan: Plan, size: Size, wanted: Collection[Rung] | None, has_encoders: bool
+) -> dict[str, str]:
+    """Return why each rung or part that is not run is not, by its name.
+
+    Parameters
+    ----------
+    plan, size
+        Of the run.
+    wanted
+        The rungs that the user named; None if all of the plan.
+    has_encoders
+        Whether a public encoder is on disk.
+    """
+    too_small = f"not part of a run of size {size.value}"
+    reasons = {}
+    for rung in Rung:
+        if wanted is not None and rung not in wanted:
+            reasons[rung.value] = "left out by --attacks"
+        elif wanted is None and rung not in plan.rungs:
+            reasons[rung.value] = too_small
+        elif rung is Rung.AVERAGING and plan.test_versions < 2:
+            reasons[rung.value] = f"{too_small}, which makes one copy of an image"
+        elif rung is Rung.FROZEN_ENCODER and not has_encoders:
+            reasons[rung.value] = (
+                "no public encoder on disk was named: --attackers FILE with the key encoders"
+            )
+    if not plan.drawn:
+        reasons["memorization"] = too_small
+    if not plan.attributes:
+        reasons["attributes"] = too_small
+    return reasons

@@ -1,0 +1,232 @@
+"""The goals that were set before the test, and how the operating point stands to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import Enum
+from math import isfinite, isnan
+
+from privdiff_training.evaluation.linkage import Linkage
+from privdiff_training.evaluation.record import Evaluation, MethodFigures, Rung
+from privdiff_training.evaluation.report.judgement import (
+    NOTHING,
+    doubt,
+    findings_of,
+    floor_of_labels,
+    linkage_of,
+    operating_point,
+    worst_search,
+)
+from privdiff_training.evaluation.statistics import Estimate
+
+SAME_IMAGE_GOAL = 0.60
+RANK_1_GOAL = 3.0  # times chance
+FOLLOW_UP_GOAL = 0.05  # above the floor of the labels
+FINDINGS_GOAL = 0.02  # lost
+SEX_GOAL = 0.65
+TOLD_NOTHING = "nothing"
+
+
+class Verdict(str, Enum):
+    """Whether a goal is reached, by the point value and by its 95 % interval."""
+
+    MET = "met"
+    OPEN = "open"
+    NOT_MET = "not met"
+    NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One goal and how the operating point stands to it.
+
+    `limit` and `measured` are in words; `remark` says what weakens the verdict, or is empty.
+    """
+
+    goal: str
+    limit: str
+    measured: str
+    verdict: Verdict
+    remark: str = ""
+
+
+def judge(evaluation: Evaluation) -> list[Goal]:
+    """Return every goal, in the order of the report."""
+    point = operating_point(evaluation)
+    if point is None:
+        return []
+    floor = floor_of_labels(evaluation)
+    return [
+        _same_image(point, floor),
+        *(_rank_1(point, floor, kind) for kind in Linkage),
+        _follow_up(point, floor),
+        _findings(point),
+        _sex(point),
+        *(_no_better_family(evaluation, point, kind) for kind in Linkage),
+    ]
+
+
+def below(estimate: Estimate, limit: float) -> Verdict:
+    """Compare with an upper limit: met if all of the interval lies within."""
+    if isnan(estimate.value) or isnan(limit):
+        return Verdict.NOT_MEASURED
+    if estimate.value > limit:
+        return Verdict.NOT_MET
+    return Verdict.MET if estimate.high <= limit else Verdict.OPEN
+
+
+def _same_image(point: MethodFigures, floor: Estimate) -> Goal:
+    linkage = linkage_of(point, Linkage.SAME_IMAGE)
+    verdict = below(linkage, SAME_IMAGE_GOAL)
+    remark = _reach(linkage, SAME_IMAGE_GOAL, verdict)
+    return _certified(
+        Goal(
+            "An image cannot be linked to its own original: AUC of the worst attacker",
+            f"at most {SAME_IMAGE_GOAL:.2f}",
+            _words(linkage),
+            verdict,
+            remark,
+        ),
+        point,
+        floor,
+    )
+
+
+def _follow_up(point: MethodFigures, floor: Estimate) -> Goal:
+    linkage, limit = linkage_of(point, Linkage.FOLLOW_UP), floor.value + FOLLOW_UP_GOAL
+    verdict = below(linkage, limit)
+    remark = _reach(linkage, limit, verdict)
+    if verdict is not Verdict.NOT_MEASURED:
+        remark = f"{remark}{'; ' if remark else ''}the floor itself is {floor}"
+    return _certified(
+        Goal(
+            "Another image of the person tells hardly more than the labels: AUC of the worst "
+            "attacker",
+            f"at most {_number(limit)}, the floor of the labels and {FOLLOW_UP_GOAL:.2f}",
+            _words(linkage),
+            verdict,
+            remark,
+        ),
+        point,
+        floor,
+    )
+
+
+def _rank_1(point: MethodFigures, floor: Estimate, kind: Linkage) -> Goal:
+    found = worst_search(point, kind)
+    words = "its own original" if kind is Linkage.SAME_IMAGE else "another image of the person"
+    goal = f"A search rarely finds {words} first: rank 1 of the worst attacker"
+    if found is None:
+        times = f"at most {RANK_1_GOAL:g} times chance"
+        return Goal(goal, times, "not measured", Verdict.NOT_MEASURED)
+    attack, search = found
+    limit = RANK_1_GOAL * search.chance
+    verdict = below(search.rank_1, limit)
+    where = f"{attack.rung.value} among {search.gallery} originals"
+    reach = _reach(search.rank_1, limit, verdict)
+    return _certified(
+        Goal(
+            goal,
+            f"at most {limit:.4f}, {RANK_1_GOAL:g} times chance",
+            _words(search.rank_1),
+            verdict,
+            f"{where}; {reach}" if reach else where,
+        ),
+        point,
+        floor,
+    )
+
+
+def _findings(point: MethodFigures) -> Goal:
+    difference = point.utility.difference if point.utility else NOTHING
+    lost = Estimate(-difference.value, -difference.high, -difference.low, difference.patients)
+    verdict = below(lost, FINDINGS_GOAL)
+    return Goal(
+        "The findings stay: macro AUC that is lost to the originals",
+        f"at most {FINDINGS_GOAL:.2f}",
+        _words(lost),
+        verdict,
+        _reach(lost, FINDINGS_GOAL, verdict),
+    )
+
+
+def _sex(point: MethodFigures) -> Goal:
+    sex = point.attributes.sex_auc if point.attributes else NOTHING
+    verdict = below(sex, SEX_GOAL)
+    return Goal(
+        "Sex is hard to read: AUC of an attacker that was trained anew",
+        f"at most {SEX_GOAL:.2f}",
+        _words(sex),
+        verdict,
+        _reach(sex, SEX_GOAL, verdict),
+    )
+
+
+def _no_better_family(evaluation: Evaluation, point: MethodFigures, kind: Linkage) -> Goal:
+    goal = (
+        "No other method keeps more findings and links less: "
+        f"{'same-image' if kind is Linkage.SAME_IMAGE else 'follow-up'} linkage"
+    )
+    own = linkage_of(point, kind), findings_of(point)
+    others = {
+        method.method: (linkage_of(method, kind), findings_of(method))
+        for method in evaluation.methods
+        if method.family != point.family and method.told == TOLD_NOTHING
+    }
+    compared = {name: both for name, both in others.items() if _is_known(both)}
+    if not _is_known(own) or not compared:
+        return Goal(goal, "none", "not measured", Verdict.NOT_MEASURED)
+    better = [name for name, (link, kept) in compared.items() if _beats(link, kept, *own)]
+    if better:
+        return Goal(goal, "none", _list(better), Verdict.NOT_MET, "by the point values")
+    unclear = [name for name, both in compared.items() if not _is_clearly_no_better(*both, *own)]
+    number = f"none of {len(compared)}"
+    if unclear:
+        return Goal(goal, "none", number, Verdict.OPEN, f"intervals overlap: {_list(unclear)}")
+    return Goal(goal, "none", number, Verdict.MET)
+
+
+def _certified(goal: Goal, point: MethodFigures, floor: Estimate) -> Goal:
+    """Take back a verdict that rests on attackers who would not know a person on originals."""
+    learned = [attack for attack in point.attacks if attack.rung is not Rung.METADATA]
+    if goal.verdict is Verdict.MET and all(doubt(attack, floor) for attack in learned):
+        remark = "no attacker clearly beats the floor on originals, so this certifies nothing"
+        return replace(goal, verdict=Verdict.OPEN, remark=remark)
+    return goal
+
+
+def _reach(estimate: Estimate, limit: float, verdict: Verdict) -> str:
+    """Say where the interval contradicts the point value."""
+    if verdict is Verdict.OPEN:
+        return "the point value is within, its interval reaches beyond"
+    if verdict is Verdict.NOT_MET and estimate.low <= limit:
+        return "its interval reaches the goal"
+    return ""
+
+
+def _beats(link: Estimate, kept: Estimate, own_link: Estimate, own_kept: Estimate) -> bool:
+    return link.value < own_link.value and kept.value > own_kept.value
+
+
+def _is_clearly_no_better(
+    link: Estimate, kept: Estimate, own_link: Estimate, own_kept: Estimate
+) -> bool:
+    """Tell whether in one direction at least the whole interval is worse than ours."""
+    return link.low > own_link.high or kept.high < own_kept.low
+
+
+def _is_known(estimates: Iterable[Estimate]) -> bool:
+    return all(isfinite(estimate.value) for estimate in estimates)
+
+
+def _words(estimate: Estimate) -> str:
+    return str(estimate) if isfinite(estimate.value) else "not measured"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if isfinite(value) else "unknown"
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))

@@ -1,0 +1,128 @@
+"""How far the figures of an evaluation carry: the worst attacker, its control, what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import isfinite, isnan
+
+from privdiff_training.evaluation.linkage import Linkage
+from privdiff_training.evaluation.record import (
+    AttackFigures,
+    Evaluation,
+    MethodFigures,
+    Retrieval,
+    Rung,
+)
+from privdiff_training.evaluation.statistics import Estimate
+
+LABELS_FLOOR = "labels"
+MEMORIZATION = "memorization"
+LABELS_TO_IMAGE = "labels to image"
+SAME_UTILITY = 0.02
+"""Macro AUC within which a control counts as keeping the findings as well."""
+
+NO_REASON = "no reason was recorded"
+NOTHING = Estimate(float("nan"), float("nan"), float("nan"), 0)
+
+
+def operating_point(evaluation: Evaluation) -> MethodFigures | None:
+    """Return the method that the bundle's default is; None if it was not measured."""
+    names = {method.method: method for method in evaluation.methods}
+    return names.get(evaluation.operating_point)
+
+
+def floor_of_labels(evaluation: Evaluation) -> Estimate:
+    """Return the follow-up AUC of an attacker who knows the kept labels alone."""
+    return evaluation.floors.get(LABELS_FLOOR, NOTHING)
+
+
+def doubt(attack: AttackFigures, floor: Estimate) -> str:
+    """Return why an attacker certifies nothing, or an empty text.
+
+    One that learned something has to beat the floor of the labels clearly where nothing is done:
+    its control has to lie above the interval of the floor.
+    """
+    control = attack.on_originals.get(Linkage.FOLLOW_UP, float("nan"))
+    if attack.rung is Rung.METADATA or control > floor.high:
+        return ""
+    if isnan(control) or isnan(floor.high):
+        return "no control on originals, or no floor"
+    return "too weak to certify anything: does not clearly beat the floor on originals"
+
+
+def linkage_of(method: MethodFigures, kind: Linkage) -> Estimate:
+    """Return the AUC of the worst attacker; NaN if there is none."""
+    worst = method.worst(kind)
+    return worst.linkage[kind].auc if worst else NOTHING
+
+
+def findings_of(method: MethodFigures) -> Estimate:
+    """Return the macro AUC of the findings; NaN if it was not measured."""
+    return method.utility.macro if method.utility else NOTHING
+
+
+def worst_search(method: MethodFigures, kind: Linkage) -> tuple[AttackFigures, Retrieval] | None:
+    """Return the attacker and the search that find a person most often, relative to chance."""
+    searches = [
+        (attack, search)
+        for attack in method.attacks
+        if kind in attack.linkage
+        for search in attack.linkage[kind].retrieval
+        if isfinite(search.rank_1.value) and search.chance > 0
+    ]
+    return max(
+        searches,
+        key=lambda pair: (pair[1].rank_1.value / pair[1].chance, pair[1].gallery),
+        default=None,
+    )
+
+
+def missing_rungs(method: MethodFigures, floors: Mapping[str, Estimate]) -> dict[Rung, str]:
+    """Return the rungs that were not run against a method, with the reason."""
+    done = {attack.rung for attack in method.attacks}
+    if floors:
+        done.add(Rung.METADATA)
+    return {rung: method.not_run.get(rung.value, NO_REASON) for rung in Rung if rung not in done}
+
+
+def labels_carry_the_utility(evaluation: Evaluation) -> MethodFigures | None:
+    """Return the labels-to-image control if it keeps the findings as well as what is under test."""
+    point = operating_point(evaluation)
+    for method in evaluation.methods:
+        is_control = LABELS_TO_IMAGE in (method.family, method.method)
+        if is_control and method is not point and point and point.utility and method.utility:
+            if method.utility.macro.value >= point.utility.macro.value - SAME_UTILITY:
+                return method
+    return None
+
+
+def not_run(evaluation: Evaluation) -> list[tuple[str, str, list[str]]]:
+    """Return part, reason and methods of all that was not run, the operating point's first."""
+    point = operating_point(evaluation)
+    methods = sorted(evaluation.methods, key=lambda method: method is not point)
+    missing: dict[tuple[str, str], list[str]] = {}
+    if evaluation.memorization is None:
+        reason = point.not_run.get(MEMORIZATION, NO_REASON) if point else NO_REASON
+        missing["memorization of the generator (A10)", reason] = []
+    for method in methods:
+        for part, reason in _missing_parts(method, evaluation.floors):
+            missing.setdefault((part, reason), []).append(method.method)
+    return [(part, reason, names) for (part, reason), names in missing.items()]
+
+
+def _missing_parts(
+    method: MethodFigures, floors: Mapping[str, Estimate]
+) -> Iterator[tuple[str, str]]:
+    for rung, reason in missing_rungs(method, floors).items():
+        yield rung.value, reason
+    elsewhere = {*(rung.value for rung in Rung), MEMORIZATION}
+    yield from ((part, why) for part, why in method.not_run.items() if part not in elsewhere)
+    parts = {
+        "utility": method.utility,
+        "quality": method.quality,
+        "attributes": method.attributes,
+        "subgroups": method.subgroups or None,
+    }
+    for part, figures in parts.items():
+        if figures is None and part not in method.not_run:
+            yield part, NO_REASON

@@ -1,0 +1,48 @@
+"""ROC curves of linkage, with as many points as an eye needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from privdiff_training.evaluation.linkage import LinkageTrial
+from privdiff_training.evaluation.record import RocCurve
+
+RATES = np.concatenate([[0.0], np.logspace(-4, 0, 49)])
+
+
+def roc_curve(trial: LinkageTrial, scores: Sequence[np.ndarray]) -> RocCurve:
+    """Return the mean curve over the seeds of one attacker.
+
+    Every patient counts equally among the positive pairs. False positive rates that are above zero
+    and below one error among all negative pairs are left out.
+
+    Parameters
+    ----------
+    trial
+        Which pairs are positive and negative.
+    scores
+        One matrix per seed, shape (queries, gallery); higher means more alike.
+    """
+    queries = np.concatenate([*trial.rows_of_patient, np.empty(0, int)])
+    number = int(trial.negative[queries].sum())
+    if not number:
+        return RocCurve((), ())
+    rates = RATES[(RATES == 0) | (RATES * number >= 1)]
+    curves = [_true_positive_rate(trial, matrix, queries, rates) for matrix in scores]
+    return RocCurve(tuple(rates.tolist()), tuple(np.mean(curves, axis=0).tolist()))
+
+
+def _true_positive_rate(
+    trial: LinkageTrial, scores: np.ndarray, queries: np.ndarray, rates: np.ndarray
+) -> np.ndarray:
+    negative = np.sort(scores[queries][trial.negative[queries]])[::-1]
+    # A pair is called one person above the score that lets through the part `rate` of strangers.
+    allowed = np.floor(rates * len(negative) + 1e-9).astype(int)
+    limits = np.append(negative, -np.inf)[allowed]
+    parts = [
+        (scores[rows][trial.positive[rows]][:, None] > limits).mean(0)
+        for rows in trial.rows_of_patient
+    ]
+    return np.asarray(np.mean(parts, axis=0))

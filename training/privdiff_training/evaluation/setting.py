@@ -1,0 +1,157 @@
+"""What all methods of one evaluation share: options, images by role, networks, steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+
+from privdiff_infer.model.bundle import BundleInfo, read_bundle
+from privdiff_training.cohort import read_manifest
+from privdiff_training.evaluation.attacks.attack import Attack, Originals
+from privdiff_training.evaluation.attacks.config import AttackersConfig
+from privdiff_training.evaluation.attacks.embedding import weights_fingerprint
+from privdiff_training.evaluation.attacks.ladder import ladder
+from privdiff_training.evaluation.methods.method import hash_of
+from privdiff_training.evaluation.networks import Evaluators
+from privdiff_training.evaluation.plan import PLANS, reasons_not_to_run
+from privdiff_training.evaluation.record import Rung, Size
+from privdiff_training.evaluation.roles import Roles
+from privdiff_training.evaluation.steps import Steps
+from privdiff_training.images import load_images
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What is evaluated, on what, and how thoroughly.
+
+    Attributes
+    ----------
+    bundle
+        Folder of what is under test.
+    manifest, dataset, folds
+        The cohort; `folds` name the test patients, see `Roles.of`.
+    size
+        How much of the ladder is run.
+    rungs
+        Only these attackers; None for those of the size.
+    seed
+        Of everything random; attackers count on from it.
+    evaluators
+        Folder of verifier and classifier.
+    attackers
+        How attackers are trained, and which public encoders there are.
+    cache_dir
+        Where prepared images and copies are kept.
+    """
+
+    bundle: Path
+    manifest: Path
+    dataset: str
+    folds: tuple[str, ...]
+    size: Size
+    rungs: frozenset[Rung] | None
+    seed: int
+    evaluators: Path
+    attackers: AttackersConfig
+    cache_dir: Path
+
+    @property
+    def command(self) -> str:
+        """What runs this again, without the paths of this machine."""
+        size = {Size.QUICK: ["--quick"], Size.DEFAULT: [], Size.FULL: ["--full"]}[self.size]
+        rungs = sorted(rung.value for rung in self.rungs or ())
+        parts = [
+            f"privdiff evaluate --dataset {self.dataset}",
+            *(f"--fold {fold}" for fold in self.folds),
+            *size,
+            *([f"--attacks {','.join(rungs)}"] if rungs else []),
+            *(["--attackers FILE"] if self.attackers != AttackersConfig() else []),
+            f"--seed {self.seed} -o OUT",
+        ]
+        return " ".join(parts)
+
+
+class Setting:
+    """Images in memory, results on disk.
+
+    Parameters
+    ----------
+    options
+        Of the run.
+    output
+        Its folder.
+
+    Attributes
+    ----------
+    plan
+        What the size of the run asks for.
+    roles, images
+        Rows and pixels by role.
+    attacks
+        The attackers that are run.
+    not_run
+        Which are not, and why.
+    """
+
+    def __init__(self, options: EvaluationOptions, output: Path) -> None:
+        self.options = options
+        self.output = output
+        self.plan = PLANS[options.size]
+        self.bundle: BundleInfo = read_bundle(options.bundle)
+        cohort = read_manifest(options.manifest).where(lambda row: row.dataset == options.dataset)
+        self.roles = _limited(Roles.of(cohort, options.folds), self.plan.test_images)
+        size, cache_dir = self.bundle.metadata.image_size, options.cache_dir
+        self.images = {
+            name: Originals(part, load_images(part, size, cache_dir).unsqueeze(1))
+            for name, part in vars(self.roles).items()
+        }
+        self.test = self.images["test"]
+        self.evaluators = Evaluators.load(options.evaluators)
+        self.steps = Steps(
+            output / "steps",
+            options.seed,
+            weights_fingerprint(options.evaluators),
+            _digest(self.images),
+        )
+        self.not_run = reasons_not_to_run(
+            self.plan, options.size, options.rungs, bool(options.attackers.encoders)
+        )
+        every = ladder(options.evaluators / "identity", options.attackers)
+        self.attacks: tuple[Attack, ...] = tuple(
+            attack for attack in every if attack.rung.value not in self.not_run
+        )
+
+    @cached_property
+    def others(self) -> Originals | None:
+        """Originals of all other patients, for the large gallery; none in a run that is limited."""
+        if self.plan.test_images is not None:
+            return None
+        first, *rest = (images for name, images in self.images.items() if name != "test")
+        for images in rest:
+            first = first.joined(images)
+        return first
+
+
+def _limited(roles: Roles, images: int | None) -> Roles:
+    """Return the roles with so many test images at most, of whole patients, several first."""
+    if images is None or len(roles.test) <= images:
+        return roles
+    units = [row.unit for row in roles.test]
+    kept: set[str] = set()
+    room = images
+    for unit in sorted(set(units), key=lambda unit: (-units.count(unit), hash_of(unit))):
+        if units.count(unit) <= room:
+            kept.add(unit)
+            room -= units.count(unit)
+    return replace(roles, test=roles.test.where(lambda row: row.unit in kept))
+
+
+def _digest(images: dict[str, Originals]) -> str:
+    """Return a hash of all images, their roles and what is known of them."""
+    parts = [
+        (name, part.cohort.rows, sha256(part.pixels.numpy().tobytes()).hexdigest())
+        for name, part in images.items()
+    ]
+    return hash_of(*parts)

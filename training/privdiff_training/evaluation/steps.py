@@ -1,0 +1,86 @@
+"""Results of the steps of a run on disk: a run that was killed goes on after the last one."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from privdiff_infer.release import write_json
+from privdiff_training.evaluation.methods.method import hash_of
+
+logger = logging.getLogger(__name__)
+
+ResultT = TypeVar("ResultT")
+
+
+class Steps:
+    """The folder of a run's steps.
+
+    A file is named by its step and by a hash of all that decides its result, so another choice of
+    options is another file, and what options leave as it was is not done again.
+
+    Parameters
+    ----------
+    folder
+        Where the files are.
+    decided_by
+        What decides every result of the run, such as images and seed.
+    """
+
+    def __init__(self, folder: Path, *decided_by: object) -> None:
+        self.folder = folder
+        self.decided_by = decided_by
+
+    def record(
+        self, name: str, kind: Any, make: Callable[[], ResultT], *decided_by: object
+    ) -> ResultT:
+        """Return the result of a step, made now or by an earlier run.
+
+        Parameters
+        ----------
+        name
+            For people; part of the file's name.
+        kind
+            Type of the result: a dataclass of `record`, or a collection of such.
+        make
+            Does the step.
+        decided_by
+            What decides this result beside that of the run.
+        """
+        adapter: TypeAdapter[ResultT] = TypeAdapter(kind)
+        path = self._path(name, ".json", decided_by)
+        if not path.exists():
+            logger.info("%s", name)
+            result = make()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, adapter.dump_python(result))
+            return result
+        return adapter.validate_python(json.loads(path.read_text(encoding="utf-8")))
+
+    def arrays(
+        self, name: str, make: Callable[[], dict[str, np.ndarray]], *decided_by: object
+    ) -> dict[str, np.ndarray]:
+        """Return arrays of a step by name; like `record`."""
+        path = self._path(name, ".npz", decided_by)
+        if not path.exists():
+            logger.info("%s", name)
+            made = make()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(f".{os.getpid()}.partial")
+            with partial.open("wb") as file:
+                np.savez_compressed(file, **made)  # type: ignore[arg-type]
+            os.replace(partial, path)
+        with np.load(path, allow_pickle=False) as content:
+            return dict(content)
+
+    def _path(self, name: str, suffix: str, decided_by: tuple[object, ...]) -> Path:
+        plain = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
+        return self.folder / f"{plain}-{hash_of(*self.decided_by, *decided_by)}{suffix}"
