@@ -164,13 +164,14 @@ def test_share_of_images_counts_those_at_risk_alone():
 
 
 class TestTrainedReaders:
-    def test_copies_without_the_finding_teach_nothing(self, cohort, originals, tmp_path):
-        grey = painted([False] * IMAGES)
-        trained = train_readers(cohort, originals, grey, small_reader(20, seed=0), tmp_path)
+    def test_copies_that_show_the_opposite_teach_the_opposite(self, cohort, originals, tmp_path):
+        # Copies without any finding would leave the reader to its first random weights.
+        opposite = painted([number % 3 != 0 for number in range(IMAGES)])
+        trained = train_readers(cohort, originals, opposite, small_reader(40, seed=0), tmp_path)
         utility = measure_utility(
             cohort,
             originals,
-            grey,
+            opposite,
             MeanReader(),
             seed=0,
             select=cohort,
@@ -179,6 +180,7 @@ class TestTrainedReaders:
         )
 
         assert utility.trained_on_originals.value > 0.95
+        assert utility.trained_on_copies.value < 0.05
         assert utility.trained_difference.high < 0
         assert "60 images of 30 patients" in utility.training
 
