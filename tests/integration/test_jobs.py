@@ -146,19 +146,21 @@ def test_nothing_is_lost_or_doubled_when_worker_and_dispatcher_are_killed(hall):
 def test_cancelling_frees_the_worker_and_a_closed_pipe_ends_everything(hall):
     slow = {"profile": Profile.PAPER, "strength": 1.0}
     with dispatching(hall) as supervisor:
-        running, queued = hall.add(2, Priority.INTERACTIVE, **slow)
+        running, *queued = hall.add(8, Priority.INTERACTIVE, **slow)
         job = wait_until(lambda: (j := hall.get(running)).step > 0 and j)
         assert 0 < job.step <= job.steps
         asked = time.monotonic()
         assert hall.server.jobs.cancel(running).state is JobState.CANCELLED
         wait_until(lambda: not hall.server.folder.job(running).root.exists(), 20)
         assert time.monotonic() - asked < 10
-        wait_until(lambda: hall.get(queued).step > 0)
+        wait_until(lambda: hall.get(queued[0]).step > 0)
         family = [psutil.Process(supervisor.pid), *children(supervisor.pid)]
 
     wait_until(lambda: not any(one.is_running() for one in family), 10)
-    left = hall.get(queued)
-    assert (left.state, left.attempts) == (JobState.QUEUED, 0)
+    # The first ones may have been done before the pipe was closed; the last ones cannot.
+    left = [job for job in map(hall.get, queued) if job.state is not JobState.AWAITING_REVIEW]
+    assert left
+    assert {(job.state, job.attempts) for job in left} == {(JobState.QUEUED, 0)}
     assert hall.get(running).state is JobState.CANCELLED
 
 
