@@ -173,7 +173,7 @@ class Anonymizer:
         cleaned, text = self._without_text(radiograph.pixels)
         source, geometry = self._on_grid(cleaned, radiograph)
         before = self._findings(source)
-        told = _told(radiograph.header)
+        told = self._told(radiograph.header)
 
         strength = self.strength
         for attempt in range(1, MAX_ATTEMPTS + 1):
@@ -226,6 +226,21 @@ class Anonymizer:
         boxes = self.text_detector.find(redrawn[0, 0].float().cpu().numpy())
         return LEFT_IN_RESULT if any(box.is_legible for box in boxes) else None
 
+    def _told(self, header: HeaderFacts) -> dict[str, Any]:
+        """Return age bin and sex where the header gives them; the model reads the rest itself.
+
+        Guidance away from an attribute works best with its true value. A result that starts from a
+        group of patients has the attributes of the group, and must not learn those of the patient.
+        """
+        if self.pipeline.starts_from_cluster(self.options.profile):
+            return {}
+        told = {}
+        if header.age_years is not None:
+            told["age"] = torch.tensor([age_bin(header.age_years)])
+        if header.sex is not None:
+            told["sex"] = torch.tensor([int(header.sex)])
+        return told
+
     @torch.no_grad()
     def _frontal(self, image: Tensor) -> float:
         return float(self.pipeline.reader(self._placed(image)).frontal)
@@ -270,19 +285,6 @@ def operating_strength(bundle: BundleInfo, options: AnonymizerOptions) -> float:
             "name a strength",
         )
     return point.strength
-
-
-def _told(header: HeaderFacts) -> dict[str, Any]:
-    """Return age bin and sex where the header gives them; the model reads the rest itself.
-
-    Guidance away from an attribute works best with its true value.
-    """
-    told = {}
-    if header.age_years is not None:
-        told["age"] = torch.tensor([age_bin(header.age_years)])
-    if header.sex is not None:
-        told["sex"] = torch.tensor([int(header.sex)])
-    return told
 
 
 def _generator(image_seed: int, attempt: int) -> torch.Generator:

@@ -1,4 +1,4 @@
-"""PrivDiffPipeline: encode -> noise -> denoise with SAS and SPG -> decode."""
+"""PrivDiffPipeline: start -> noise -> denoise with SAS and SPG -> decode."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing_extensions import Self
 
 from privdiff_infer.errors import BundleError, OptionError
 from privdiff_infer.model.autoencoder import RadiographAutoencoder
+from privdiff_infer.model.clusters import PatientClusters
 from privdiff_infer.model.conditioning import Condition
 from privdiff_infer.model.critics import IdentityEmbedder, RadiographReader
 from privdiff_infer.model.denoiser import PrivDiffDenoiser
@@ -28,7 +29,8 @@ from privdiff_infer.model.stable_diffusion import (
     load_autoencoder,
     load_stable_diffusion,
 )
-from privdiff_infer.profiles import PROFILES, ProfileSettings, Solver
+from privdiff_infer.model.strict_model import StrictModel
+from privdiff_infer.profiles import PROFILES, ProfileSettings, Solver, Start
 from privdiff_infer.vocabulary import Branch, FindingState, Profile
 
 ADAPTERS = "adapters"
@@ -36,6 +38,12 @@ PRESENT_ABOVE = math.log(2)
 ABSENT_BELOW = -math.log(2)
 """Evidence (log odds beyond the prevalence) for a state. Most findings are rare, so a probability
 of a half is hardly ever reached, and a redrawing told that all is absent would take them away."""
+
+OPTIONAL: dict[str, type[StrictModel]] = {
+    "identity": IdentityEmbedder,
+    "reader": RadiographReader,
+    "clusters": PatientClusters,
+}
 
 BASE_ONLY = "it is a base for training, without privacy tuning and without codebooks"
 
@@ -64,6 +72,28 @@ class Conditions:
     unconditional: Condition
     sensitive: dict[Branch, Condition]
 
+    @classmethod
+    def of(cls, findings: Tensor, identity: Tensor, age: Tensor, sex: Tensor) -> Conditions:
+        """Return the conditions for states (n, 15) and codebook rows (n,)."""
+        values = {Branch.IDENTITY: identity, Branch.AGE: age, Branch.SEX: sex}
+        return cls(
+            findings=Condition.of_findings(findings),
+            unconditional=Condition.unconditional(len(findings), findings.device),
+            sensitive={
+                branch: Condition.of_attribute(branch, value) for branch, value in values.items()
+            },
+        )
+
+    def told(self, findings: Tensor | None, age: Tensor | None, sex: Tensor | None) -> Conditions:
+        """Return the conditions with what is known in place of what was seen."""
+        device = self.findings.findings.device
+        sensitive = dict(self.sensitive)
+        for branch, value in ((Branch.AGE, age), (Branch.SEX, sex)):
+            if value is not None:
+                sensitive[branch] = Condition.of_attribute(branch, value).to(device)
+        known = self.findings if findings is None else Condition.of_findings(findings).to(device)
+        return Conditions(known, self.unconditional, sensitive)
+
 
 class PrivDiffPipeline(DiffusionPipeline):
     """Redraws frontal chest radiographs so that the findings stay and the person goes.
@@ -79,6 +109,8 @@ class PrivDiffPipeline(DiffusionPipeline):
     identity, reader
         Networks that supply prototype, findings, age and sex from the pixels; None in a base for
         training that has no privacy tuning.
+    clusters
+        Groups of patients that take the place of the source; None if the bundle has none.
 
     Attributes
     ----------
@@ -86,7 +118,7 @@ class PrivDiffPipeline(DiffusionPipeline):
         Fitted to the denoiser and put here by whoever samples with them; none in a bundle.
     """
 
-    _optional_components = ["identity", "reader"]  # noqa: RUF012 - diffusers' own protocol
+    _optional_components = ["identity", "reader", "clusters"]  # noqa: RUF012 - diffusers' own protocol
     model_cpu_offload_seq = "autoencoder->denoiser->autoencoder"
 
     def __init__(
@@ -96,6 +128,7 @@ class PrivDiffPipeline(DiffusionPipeline):
         scheduler: DDPMScheduler,
         identity: IdentityEmbedder | None = None,
         reader: RadiographReader | None = None,
+        clusters: PatientClusters | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -104,6 +137,7 @@ class PrivDiffPipeline(DiffusionPipeline):
             scheduler=scheduler,
             identity=identity,
             reader=reader,
+            clusters=clusters,
         )
         self.adapters: dict[str, Path] = {}
         self.erasers = Erasers()
@@ -130,10 +164,9 @@ class PrivDiffPipeline(DiffusionPipeline):
             "denoiser": PrivDiffDenoiser.from_pretrained(folder / "denoiser"),
             "scheduler": DDPMScheduler.from_pretrained(folder / "scheduler", local_files_only=True),
         }
-        if (folder / "identity").is_dir():
-            loaded["identity"] = IdentityEmbedder.from_pretrained(folder / "identity")
-        if (folder / "reader").is_dir():
-            loaded["reader"] = RadiographReader.from_pretrained(folder / "reader")
+        for name, model in OPTIONAL.items():
+            if (folder / name).is_dir():
+                loaded[name] = model.from_pretrained(folder / name)
         pipeline = cls(**loaded)
         pipeline.adapters = {path.name: path for path in sorted((folder / ADAPTERS).glob("*"))}
         return pipeline
@@ -148,6 +181,10 @@ class PrivDiffPipeline(DiffusionPipeline):
     def is_base(self) -> bool:
         """Whether this is only a base for training: no critics, no privacy tuning."""
         return self.identity is None or self.reader is None
+
+    def starts_from_cluster(self, profile: Profile | ProfileSettings) -> bool:
+        """Tell whether results of a profile owe to their source the choice of a group alone."""
+        return _settings(profile).start is Start.CLUSTER and self.clusters is not None
 
     @torch.no_grad()
     def __call__(
@@ -181,12 +218,15 @@ class PrivDiffPipeline(DiffusionPipeline):
             One CPU generator per image, so that an image does not depend on its batch; fresh ones
             from the operating system's entropy if None.
         findings
-            States (n, 15) of a report or manifest; predicted from the pixels if None.
+            States (n, 15) of a report or manifest; those of the group, or predicted from the
+            pixels, if None.
         age, sex
-            Codebook rows (n,) from the header; predicted from the pixels if None.
+            Codebook rows (n,) from the header; those of the group, or predicted from the pixels,
+            if None.
         start_latents
             Of the shape and scale of ``autoencoder.encode(images)``: what is drowned in noise in
-            their stead. Conditions still come from `images`; at strength 1 there is no effect.
+            place of what the profile starts from. Conditions stay; at strength 1 there is no
+            effect.
         callback
             Called with (steps done, steps in all) after each step.
 
@@ -201,17 +241,23 @@ class PrivDiffPipeline(DiffusionPipeline):
             raise BundleError(
                 f"this folder cannot anonymize: {BASE_ONLY}", "train or name a bundle"
             )
-        settings = PROFILES[profile] if isinstance(profile, Profile) else profile
+        settings = _settings(profile)
         steps = num_inference_steps or settings.num_inference_steps
         self._check(strength, steps, len(images), generators)
         generators = generators or [_fresh_generator() for _ in images]
         images = images.to(self.device, self.dtype)
 
-        # 1. What the images show, and of whom
-        conditions = self._conditions(images, findings, age, sex)
+        # 1. What the images show, and of whom; or a group of patients that shows the like
+        if self.starts_from_cluster(settings):
+            groups = self.clusters.nearest(self.reader.evidence(self.reader(images)))
+            seen = self._conditions_of(groups)
+            latents = self.clusters.drawn(groups, generators)  # (n, c, h/16, w/16)
+        else:
+            seen = self._conditions_in(images)
+            latents = self.autoencoder.encode(images)
+        conditions = seen.told(findings, age, sex)
 
-        # 2. Encode, and drown the person in noise
-        latents = self.autoencoder.encode(images)  # (n, c, h/16, w/16)
+        # 2. Drown the person in noise
         if start_latents is not None:
             latents = _of_one_shape(start_latents, latents)
         scheduler, timesteps = self._schedule(settings, strength, steps)
@@ -238,31 +284,26 @@ class PrivDiffPipeline(DiffusionPipeline):
     @torch.no_grad()
     def read_findings(self, images: Tensor) -> Tensor:
         """Return the finding states (n, 15) that the pipeline sees in images."""
-        evidence = self.reader.evidence(self.reader(images))
-        states = torch.full_like(evidence, FindingState.UNKNOWN.value, dtype=torch.long)
-        states[evidence >= PRESENT_ABOVE] = FindingState.PRESENT.value
-        states[evidence <= ABSENT_BELOW] = FindingState.ABSENT.value
-        return states
+        return finding_states(self.reader.evidence(self.reader(images)))
 
-    def _conditions(
-        self, images: Tensor, findings: Tensor | None, age: Tensor | None, sex: Tensor | None
-    ) -> Conditions:
-        if findings is None:
-            findings = self.read_findings(images)
+    def _conditions_in(self, images: Tensor) -> Conditions:
+        """Return what the critics see in images."""
         reading = self.reader(images)
-        values = {
-            Branch.IDENTITY: self.identity.nearest_prototype(images),
-            Branch.AGE: reading.age.argmax(dim=-1) if age is None else age,
-            Branch.SEX: (reading.sex > 0).long() if sex is None else sex,
-        }
-        device = images.device
-        return Conditions(
-            findings=Condition.of_findings(findings).to(device),
-            unconditional=Condition.unconditional(len(images), device),
-            sensitive={
-                branch: Condition.of_attribute(branch, value).to(device)
-                for branch, value in values.items()
-            },
+        return Conditions.of(
+            findings=finding_states(self.reader.evidence(reading)),
+            identity=self.identity.nearest_prototype(images),
+            age=reading.age.argmax(dim=-1),
+            sex=(reading.sex > 0).long(),
+        )
+
+    def _conditions_of(self, groups: Tensor) -> Conditions:
+        """Return the conditions of groups of patients (n,)."""
+        clusters = self.clusters
+        return Conditions.of(
+            findings=clusters.findings[groups],
+            identity=clusters.identity[groups],
+            age=clusters.age[groups],
+            sex=clusters.sex[groups],
         )
 
     def _schedule(
@@ -347,6 +388,20 @@ class PrivDiffPipeline(DiffusionPipeline):
             )
 
 
+def finding_states(evidence: Tensor) -> Tensor:
+    """Return the states (n, 15), int64, for evidence of the findings (n, 15).
+
+    Examples
+    --------
+    >>> finding_states(torch.tensor([[-1.0, 0.0, 1.0]])).tolist()
+    [[1, 0, 2]]
+    """
+    states = torch.full_like(evidence, FindingState.UNKNOWN.value, dtype=torch.long)
+    states[evidence >= PRESENT_ABOVE] = FindingState.PRESENT.value
+    states[evidence <= ABSENT_BELOW] = FindingState.ABSENT.value
+    return states
+
+
 def spaced_timesteps(start: int, count: int, power: float) -> list[int]:
     """Return at most `count` distinct timesteps that fall from ``start - 1``.
 
@@ -368,6 +423,10 @@ def check_strength(strength: float) -> float:
     if not 0 < strength <= 1:
         raise OptionError(f"strength {strength} is outside (0, 1]", "choose a value up to 1")
     return strength
+
+
+def _settings(profile: Profile | ProfileSettings) -> ProfileSettings:
+    return PROFILES[profile] if isinstance(profile, Profile) else profile
 
 
 def _randn_like(latents: Tensor, generators: Sequence[torch.Generator]) -> Tensor:

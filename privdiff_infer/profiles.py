@@ -17,6 +17,19 @@ class Solver(str, Enum):
     DDPM = "ddpm"
 
 
+class Start(str, Enum):
+    """Where a redrawing starts, and whose conditions it has.
+
+    ``SOURCE``: the latent of the image, and what is read from it. ``CLUSTER``: a latent drawn from
+    the group of training patients whose findings are nearest, and the conditions of that group, so
+    that the result owes to the image the choice of the group alone; the image itself for bundles
+    without groups.
+    """
+
+    SOURCE = "source"
+    CLUSTER = "cluster"
+
+
 @dataclass(frozen=True)
 class ProfileSettings:
     """One named way of sampling.
@@ -36,6 +49,8 @@ class ProfileSettings:
     spacing_power
         Timesteps fall from the start as (1 - i / steps) to this power. 1 spaces them evenly; above
         it they crowd towards the end, where fine detail is decided.
+    start
+        Where the redrawing starts, and whose conditions it has.
     """
 
     sas: SASSettings
@@ -44,6 +59,7 @@ class ProfileSettings:
     solver: Solver
     num_inference_steps: int
     spacing_power: float = 2.0
+    start: Start = Start.SOURCE
 
 
 PROFILES: dict[Profile, ProfileSettings] = {
@@ -53,6 +69,7 @@ PROFILES: dict[Profile, ProfileSettings] = {
         adapter="standard",
         solver=Solver.SDE_DPM,
         num_inference_steps=20,
+        start=Start.CLUSTER,
     ),
     Profile.FAST: ProfileSettings(
         sas=SASSettings(),

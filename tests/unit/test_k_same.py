@@ -6,18 +6,10 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from privdiff_training.cohort import Cohort, read_manifest
-from privdiff_training.evaluation.methods.k_same import (
-    KSame,
-    KSameRedraw,
-    clustered,
-    microaggregated,
-)
+from privdiff_training.evaluation.methods.k_same import KSame, KSameRedraw
 from privdiff_training.evaluation.methods.reference import Reference
 from torch import Tensor
 
@@ -45,33 +37,11 @@ def copies(k_same: KSame, cohort: Cohort) -> Tensor:
     return k_same.anonymize(cohort, images(SOURCES), 0)
 
 
-@given(rows=st.integers(1, 60), k=st.integers(1, 9), seed=st.integers(0, 99))
-@settings(max_examples=30, deadline=None)
-def test_groups_are_a_partition_into_k_or_more(rows: int, k: int, seed: int) -> None:
-    values = np.random.default_rng(seed).normal(size=(max(rows, k), 4))
-
-    groups = microaggregated(values, k)
-
-    assert sorted(np.concatenate(groups).tolist()) == list(range(len(values)))
-    assert all(k <= len(group) < 2 * k for group in groups)
-
-
 def test_every_cluster_has_k_patients_and_not_only_k_images(k_same: KSame) -> None:
     clusters = k_same.clusters  # 10 patients with 2 images each
 
     assert clusters.patients.min() >= K
     assert clusters.patients.sum() == 10
-
-
-def test_a_patient_with_many_images_counts_once() -> None:
-    evidence = torch.tensor([[0.0], [0.0], [0.0], [6.0]])
-    units = ["one", "one", "one", "two"]
-
-    clusters = clustered(evidence, evidence[:, :, None, None], units, k=2)
-
-    assert clusters.centres.tolist() == [[3.0]]
-    assert clusters.latents.flatten().tolist() == [3.0]
-    assert clusters.patients.tolist() == [2]
 
 
 def test_there_are_at_most_as_many_outputs_as_clusters(k_same: KSame, copies: Tensor) -> None:

@@ -23,9 +23,12 @@ from monailabel_app.lib.security.roles import LOCAL, Principal, Role
 from monailabel_app.lib.server import Server
 from monailabel_app.lib.settings import ServerSettings
 from privdiff_infer.audit import Event
-from privdiff_infer.model.bundle import METADATA, read_bundle
+from privdiff_infer.model.bundle import METADATA, find_bundle, read_bundle
+from privdiff_infer.vocabulary import DEFAULT_BUNDLE
 from tests.conftest import tiny_metadata
 
+EMBEDDED = read_bundle(find_bundle(DEFAULT_BUNDLE))
+EMBEDDED_ID = f"{EMBEDDED.name}-{EMBEDDED.version}"
 INTERVAL = {"value": 0.7, "low": 0.6, "high": 0.8, "patients": 9}
 UNKNOWN = {"value": float("nan"), "low": float("nan"), "high": float("nan"), "patients": 0}
 
@@ -121,7 +124,7 @@ def test_a_new_bundle_appears_without_a_restart_and_its_default_survives_one(hou
 
 @pytest.mark.parametrize(
     ("named", "version"),
-    [("tiny-1.0", "1.0"), ("tiny-1.0-ft1", "1.0-ft1"), ("privdiff-cxr-256", "0.3.0")],
+    [("tiny-1.0", "1.0"), ("tiny-1.0-ft1", "1.0-ft1"), (EMBEDDED.name, EMBEDDED.version)],
 )
 def test_a_job_names_its_model_by_id_or_by_a_name_that_one_has(
     house: House, named: str, version: str
@@ -134,7 +137,7 @@ def test_a_job_names_its_model_by_id_or_by_a_name_that_one_has(
 def test_a_name_that_several_have_means_the_default(house: House) -> None:
     house.compare(house.train("1.0-ft1"), house.tiny)
     assert house.registry.resolve("tiny")[1].version == "1.0"
-    house.activate("privdiff-cxr-256-0.3.0")
+    house.activate(EMBEDDED_ID)
 
     with pytest.raises(BadRequest, match=r"name one of tiny-1\.0, tiny-1\.0-ft1"):
         house.registry.resolve("tiny")
@@ -312,12 +315,13 @@ def test_the_list_of_models_says_what_they_risk_and_may_be_used_for(
     answer = client.get("/privdiff/v1/models", headers={"role": "user"}).json()
 
     models = {model["id"]: model for model in answer["models"]}
-    embedded = models["privdiff-cxr-256-0.3.0"]["bundle"]
+    embedded = models[EMBEDDED_ID]["bundle"]
     assert answer["default"] == "tiny-1.0"
     assert [name for name, model in models.items() if model["default"]] == ["tiny-1.0"]
-    assert embedded["measured"]["standard"]["0.7"]["linkage_auc"] == pytest.approx(0.746)
-    assert embedded["operating_points"]["standard"] == {"strength": 0.7}
-    assert embedded["linkage_limit"] == 0.6
+    record = EMBEDDED.metadata.model_dump(mode="json")
+    for name in ("measured", "operating_points"):
+        assert embedded[name] == record[name] != {}
+    assert embedded["linkage_limit"] == EMBEDDED.metadata.gates.linkage_similarity
     assert len(embedded["sha256"]) == 64
     assert {"licence", "training_data", "intended_use"} < embedded.keys()
     comparison = models["tiny-1.0-ft1"]["comparison"]

@@ -21,6 +21,7 @@ from privdiff_infer.model.bundle import (
     bundle_files,
     file_sha256,
 )
+from privdiff_infer.model.clusters import PatientClusters
 from privdiff_infer.model.critics import IdentityEmbedder, RadiographReader
 from privdiff_infer.model.denoiser import PrivDiffDenoiser, read_adapter, write_adapter
 from privdiff_infer.model.stable_diffusion import load_autoencoder
@@ -108,7 +109,12 @@ def _pipeline(components: Path) -> PrivDiffPipeline:
         scheduler=DDPMScheduler.from_pretrained(components / "scheduler", local_files_only=True),
         identity=IdentityEmbedder.from_pretrained(components / "identity"),
         reader=RadiographReader.from_pretrained(components / "reader"),
+        clusters=_clusters(components / "clusters"),
     )
+
+
+def _clusters(folder: Path) -> PatientClusters | None:
+    return PatientClusters.from_pretrained(folder) if folder.is_dir() else None
 
 
 def _forget_origin(config: Path) -> None:

@@ -59,6 +59,7 @@ PatientsOption = Annotated[Patients, typer.Option("--patients", help="Patients o
 def register(app: typer.Typer) -> None:
     """Add the commands of this package to `privdiff`."""
     app.command("train")(train_stage)
+    app.command("fit-clusters")(fit_clusters)
     app.command("assemble")(assemble)
     app.command("compare")(compare)
     app.command("sweep")(sweep)
@@ -92,6 +93,21 @@ def train_stage(
         run_dir or Path("runs") / config.parent.name / config.stem,
         bundle,
     )
+
+
+def fit_clusters(
+    config: Annotated[Path, typer.Option(help="clusters.yaml: whose groups, and of how many.")],
+    bundle: Annotated[
+        Path, typer.Option("--bundle", "-o", help="Bundle that is being built, stage by stage.")
+    ],
+) -> None:
+    """Group the training patients by their findings: where the profile standard starts from."""
+    from privdiff_training.clusters import ClustersConfig, export_clusters
+    from privdiff_training.config import load_config
+
+    clusters = export_clusters(bundle, load_config(config, ClustersConfig))
+    sizes = clusters.patients
+    typer.echo(f"{len(sizes)} groups of {sizes.min()} to {sizes.max()} patients in {bundle}")
 
 
 def assemble(

@@ -16,7 +16,7 @@ from torch import Tensor
 from privdiff_infer.errors import CohortError
 from privdiff_infer.model.bundle import BundleInfo, read_bundle
 from privdiff_infer.pipeline import PrivDiffPipeline
-from privdiff_infer.profiles import ProfileSettings
+from privdiff_infer.profiles import PROFILES, ProfileSettings, Start
 from privdiff_infer.vocabulary import Profile, age_bin
 from privdiff_training.cohort import Cohort
 from privdiff_training.sampling import generator_for
@@ -34,6 +34,16 @@ class Told(str, Enum):
     NOTHING = "nothing"
     HEADER = "header"
     REPORT = "report"
+
+
+def tellable(bundle: Path, profile: Profile) -> tuple[Told, ...]:
+    """Return what a profile of a bundle may be told beside the pixels, as the product tells it.
+
+    A result that starts from a group of patients is not told age and sex of the header.
+    """
+    if PROFILES[profile].start is Start.CLUSTER and (bundle / "clusters").is_dir():
+        return (Told.NOTHING, Told.REPORT)
+    return (Told.NOTHING, Told.HEADER, Told.REPORT)
 
 
 def redraw(

@@ -12,7 +12,7 @@ from privdiff_infer.vocabulary import Profile
 from privdiff_training.cohort import Cohort
 from privdiff_training.evaluation.measurement import Figures, Measurement
 from privdiff_training.evaluation.networks import Evaluators
-from privdiff_training.evaluation.redraw import Told, redraw, weights_hash
+from privdiff_training.evaluation.redraw import Told, redraw, tellable, weights_hash
 from privdiff_training.evaluation.statistics import Estimate
 from privdiff_training.images import load_images
 
@@ -101,10 +101,10 @@ def sweep_bundle(
 ) -> Sweep:
     """Measure every profile at every strength, each against plain diffusion at that strength.
 
-    The bundle sees pixels alone. Two further rows, of the default profile at its operating point,
-    tell it what a header or a report would. At strength 1 an image depends on its source through
-    the conditions that were read from it, and in profile `vanilla` through the findings alone: that
-    row is the control.
+    The bundle sees pixels alone. Further rows, of the default profile at its operating point,
+    tell it what a header or a report would (`tellable`). At strength 1 an image depends on its
+    source through the conditions that were read from it, and in profile `vanilla` through the
+    findings alone: that row is the control.
 
     Parameters
     ----------
@@ -137,7 +137,9 @@ def sweep_bundle(
     default = info.metadata.operating_points.get(Profile.STANDARD)
     if default and Profile.STANDARD in profiles:
         rows += [
-            row(Profile.STANDARD, default.strength, told) for told in (Told.HEADER, Told.REPORT)
+            row(Profile.STANDARD, default.strength, told)
+            for told in tellable(bundle, Profile.STANDARD)
+            if told is not Told.NOTHING
         ]
     return Sweep(
         bundle=info.name,

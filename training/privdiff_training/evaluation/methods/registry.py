@@ -16,7 +16,7 @@ from privdiff_training.evaluation.methods.method import Method
 from privdiff_training.evaluation.methods.pixelwise import pixelwise_methods
 from privdiff_training.evaluation.methods.reference import Reference
 from privdiff_training.evaluation.record import Size
-from privdiff_training.evaluation.redraw import Told
+from privdiff_training.evaluation.redraw import Told, tellable
 from privdiff_training.evaluation.roles import Roles
 from privdiff_training.evaluation.sweep import STRENGTHS
 
@@ -78,9 +78,10 @@ def operating_strength(metadata: BundleMetadata) -> float:
 def _told(bundle: Path, strength: float, roles: Roles, cache_dir: Path) -> Iterator[Method]:
     """Yield the operating point with what the manifest can tell of every image."""
     rows = [row for cohort in vars(roles).values() for row in cohort]
-    yield BundleMethod(bundle, Profile.STANDARD, strength, cache_dir, Told.REPORT)
-    if all(row.age_years is not None and row.sex is not None for row in rows):
-        yield BundleMethod(bundle, Profile.STANDARD, strength, cache_dir, Told.HEADER)
+    knows_header = all(row.age_years is not None and row.sex is not None for row in rows)
+    for told in tellable(bundle, Profile.STANDARD):
+        if told is Told.REPORT or (told is Told.HEADER and knows_header):
+            yield BundleMethod(bundle, Profile.STANDARD, strength, cache_dir, told)
 
 
 def _profiles(bundle: Path, cache_dir: Path) -> Iterator[Method]:

@@ -1,0 +1,264 @@
+"""Groups of patients: how they are fitted, and what a redrawing from a group owes to its source."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from privdiff_training.clusters import (
+    ClustersConfig,
+    PatientReadings,
+    export_clusters,
+    fit_clusters,
+    microaggregated,
+    principal_directions,
+)
+from privdiff_training.config import DataConfig
+from torch import Tensor
+
+from privdiff_infer.errors import CohortError
+from privdiff_infer.model.clusters import PatientClusters
+from privdiff_infer.pipeline import PrivDiffPipeline
+from privdiff_infer.profiles import PROFILES, Start
+from privdiff_infer.vocabulary import FINDING_TOKENS, Profile
+from tests.unit.cohort_factory import write_cohort
+from tests.unit.tiny import generators, images, tiny_pipeline
+
+GROUPS = 5
+SHAPE = (4, 4, 4)
+
+
+@pytest.fixture(scope="module")
+def clusters() -> PatientClusters:
+    return grouped(GROUPS)
+
+
+@pytest.fixture(scope="module")
+def pipeline(clusters: PatientClusters) -> PrivDiffPipeline:
+    pipeline = tiny_pipeline()
+    pipeline.register_modules(clusters=clusters)
+    return pipeline
+
+
+def grouped(count: int) -> PatientClusters:
+    """Return groups around evidence that the tiny reader gives to random images."""
+    generator = torch.Generator().manual_seed(5)
+    tiny, seen = tiny_pipeline(), images(count, seed=8)
+    clusters = PatientClusters(count, SHAPE, num_directions=3)
+    with torch.no_grad():
+        clusters.centres.copy_(tiny.reader.evidence(tiny.reader(seen)))
+        clusters.means.copy_(torch.randn(count, *SHAPE, generator=generator))
+        clusters.directions.copy_(torch.randn(3, *SHAPE, generator=generator))
+    clusters.patients += 10
+    clusters.findings.copy_(torch.randint(0, 3, (count, len(FINDING_TOKENS)), generator=generator))
+    return clusters
+
+
+class TestRedrawnFromAGroup:
+    def test_sources_of_one_group_give_one_image(self, pipeline: PrivDiffPipeline) -> None:
+        """The premise of the theorem, bit for bit."""
+        sources = images(12)
+        group = groups_of(pipeline, sources)
+        common, times = Counter(group.tolist()).most_common(1)[0]
+        assert times > 1
+        alike = sources[group == common]
+
+        first, *others = [
+            pipeline(source[None], generators=generators(1)).images for source in alike
+        ]
+
+        assert all(torch.equal(first, other) for other in others)
+
+    def test_sources_of_different_groups_give_different_images(
+        self, pipeline: PrivDiffPipeline
+    ) -> None:
+        one, other = images(2, seed=8)[:, None]  # the centres of groups 0 and 1
+        assert groups_of(pipeline, torch.cat([one, other])).tolist() == [0, 1]
+
+        assert not torch.equal(
+            pipeline(one, generators=generators(1)).images,
+            pipeline(other, generators=generators(1)).images,
+        )
+
+    def test_the_group_gives_the_conditions(self, pipeline: PrivDiffPipeline) -> None:
+        output = pipeline(images(3, seed=8), generators=generators(3))
+
+        assert torch.equal(output.findings, pipeline.clusters.findings[:3])
+
+    def test_findings_that_are_known_are_used(self, pipeline: PrivDiffPipeline) -> None:
+        known = torch.full((1, len(FINDING_TOKENS)), 2)
+
+        output = pipeline(images(1), findings=known, generators=generators(1))
+
+        assert torch.equal(output.findings, known)
+
+    def test_an_image_does_not_depend_on_its_batch(self, pipeline: PrivDiffPipeline) -> None:
+        together = pipeline(images(3), generators=generators(3)).images
+        alone = pipeline(images(3)[1:2], generators=[generators(3)[1]]).images
+
+        torch.testing.assert_close(alone, together[1:2], atol=1e-5, rtol=0)
+
+    def test_profiles_that_start_from_the_source_do_not_see_groups(
+        self, pipeline: PrivDiffPipeline
+    ) -> None:
+        for profile in (Profile.FAST, Profile.VANILLA, Profile.PAPER):
+            assert not pipeline.starts_from_cluster(profile)
+            assert torch.equal(
+                pipeline(images(1), profile=profile, generators=generators(1)).images,
+                tiny_pipeline()(images(1), profile=profile, generators=generators(1)).images,
+            )
+
+    def test_a_bundle_without_groups_starts_from_the_source(self) -> None:
+        plain = tiny_pipeline()
+        from_source = replace(PROFILES[Profile.STANDARD], start=Start.SOURCE)
+
+        assert not plain.starts_from_cluster(Profile.STANDARD)
+        assert torch.equal(
+            plain(images(1), generators=generators(1)).images,
+            plain(images(1), profile=from_source, generators=generators(1)).images,
+        )
+
+    def test_saving_and_loading_changes_no_bit(
+        self, pipeline: PrivDiffPipeline, tmp_path: Path
+    ) -> None:
+        pipeline.save_pretrained(tmp_path)
+
+        loaded = PrivDiffPipeline.from_pretrained(tmp_path)
+
+        assert torch.equal(
+            loaded(images(2), generators=generators(2)).images,
+            pipeline(images(2), generators=generators(2)).images,
+        )
+
+
+class TestBound:
+    @given(
+        groups=st.lists(st.integers(0, 3), min_size=2, max_size=12),
+        noise=st.integers(0, 99),
+    )
+    @settings(max_examples=50, deadline=None)
+    def test_no_scores_of_one_who_knows_the_group_exceed_it(
+        self, groups: list[int], noise: int
+    ) -> None:
+        """Every score is a function of (group of the output, image of the person)."""
+        persons = torch.tensor(groups)
+        clusters = PatientClusters(4, SHAPE, num_directions=0)
+        clusters.patients.copy_(torch.bincount(persons, minlength=4))
+        table = torch.rand(4, len(persons), generator=torch.Generator().manual_seed(noise))
+        table[persons, torch.arange(len(persons))] += 1  # the best: no other group can be right
+        scores = table[persons]  # row: output of a person; column: image of a person
+
+        own = scores.diagonal()
+        wins = (own[:, None] > scores).float() + (own[:, None] == scores).float() / 2
+        bound = clusters.linkage_bound(persons=len(persons))
+
+        # Independent persons: each row against all columns, its own among them.
+        assert wins.mean() <= bound.pair_auc + 1e-9
+        named = (scores.argmax(1) == torch.arange(len(persons))).float().mean()
+        assert named <= bound.rank_one + 1e-9
+
+
+class TestFit:
+    def test_like_patients_come_together_and_give_mean_and_conditions(self) -> None:
+        evidence = torch.zeros(6, len(FINDING_TOKENS))
+        evidence[3:, 0] = 9.0
+        latents = torch.arange(6.0)[:, None, None, None].expand(6, 1, 2, 2)
+        readings = PatientReadings(
+            evidence=evidence,
+            latents=latents,
+            identity=torch.eye(2)[[0, 0, 0, 1, 1, 1]],
+            age=torch.eye(5)[[1, 1, 1, 4, 4, 4]],
+            sex=torch.tensor([-1.0, -1, -1, 1, 1, 1]),
+        )
+
+        clusters = fit_clusters(readings, torch.eye(2), k=3, num_directions=1)
+
+        first, second = (clusters.nearest(evidence[row : row + 1]).item() for row in (0, 5))
+        assert first != second
+        assert clusters.means[[first, second], 0, 0, 0].tolist() == [1.0, 4.0]
+        assert clusters.findings[[first, second], 0].tolist() == [0, 2]
+        assert clusters.identity[[first, second]].tolist() == [0, 1]
+        assert clusters.age[[first, second]].tolist() == [1, 4]
+        assert clusters.sex[[first, second]].tolist() == [0, 1]
+        assert clusters.patients.tolist() == [3, 3]
+        # Within both groups the latents are -1, 0, 1 on all four elements: 4 sum of squares, 4 free
+        torch.testing.assert_close(clusters.directions[0].abs(), torch.ones(1, 2, 2))
+
+    def test_a_patient_with_many_images_counts_once(self) -> None:
+        pipeline, batch = tiny_pipeline(), images(4)
+
+        readings = PatientReadings.read(pipeline, batch.split(2), ["one", "one", "one", "two"])
+
+        with torch.no_grad():
+            evidence = pipeline.reader.evidence(pipeline.reader(batch))
+        torch.testing.assert_close(readings.evidence[0], evidence[:3].mean(0))
+        torch.testing.assert_close(readings.evidence[1], evidence[3])
+
+    def test_draws_vary_as_patients_do(self) -> None:
+        residuals = torch.randn(400, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor(
+            [3.0, 2.0, 0.5]
+        )
+        residuals -= residuals.mean(0)
+        clusters = PatientClusters(1, (3, 1, 1), num_directions=3)
+        clusters.directions.copy_(
+            principal_directions(residuals[:, :, None, None], freedom=399, count=3)
+        )
+
+        drawn = clusters.drawn(torch.zeros(4000, dtype=torch.long), generators(4000))
+
+        torch.testing.assert_close(
+            drawn.flatten(1).mT.cov(), residuals.mT.cov(), atol=0.7, rtol=0.1
+        )
+
+    @pytest.mark.parametrize(
+        ("k", "directions", "message"),
+        [(7, 0, "6 patients make no cluster of 7"), (3, 5, "in fewer than 5 directions")],
+    )
+    def test_too_few_patients_are_an_error(self, k: int, directions: int, message: str) -> None:
+        zeros = torch.zeros
+        readings = PatientReadings(
+            zeros(6, 15), zeros(6, *SHAPE), zeros(6, 2), zeros(6, 5), zeros(6)
+        )
+
+        with pytest.raises(CohortError, match=message):
+            fit_clusters(readings, torch.eye(2), k, directions)
+
+    def test_the_command_puts_them_into_a_bundle_that_is_being_built(self, tmp_path: Path) -> None:
+        tiny_pipeline().save_pretrained(tmp_path / "components")
+        manifest = write_cohort(tmp_path, patients=12)
+        config = ClustersConfig(
+            data=DataConfig(manifest=manifest, image_size=64, cache_dir=tmp_path / "cache"),
+            k=3,
+            num_directions=4,
+        )
+
+        fitted = export_clusters(tmp_path / "components", config)
+        again = export_clusters(tmp_path / "components", config)
+
+        loaded = PrivDiffPipeline.from_pretrained(tmp_path / "components").clusters
+        assert fitted.patients.min() >= 3
+        for name, values in loaded.state_dict().items():
+            assert torch.equal(values, fitted.state_dict()[name])
+            assert torch.equal(values, again.state_dict()[name])
+
+
+@given(rows=st.integers(1, 60), k=st.integers(1, 9), seed=st.integers(0, 99))
+@settings(max_examples=30, deadline=None)
+def test_groups_are_a_partition_into_k_or_more(rows: int, k: int, seed: int) -> None:
+    values = np.random.default_rng(seed).normal(size=(max(rows, k), 4))
+
+    groups = microaggregated(values, k)
+
+    assert sorted(np.concatenate(groups).tolist()) == list(range(len(values)))
+    assert all(k <= len(group) < 2 * k for group in groups)
+
+
+@torch.no_grad()
+def groups_of(pipeline: PrivDiffPipeline, sources: Tensor) -> Tensor:
+    return pipeline.clusters.nearest(pipeline.reader.evidence(pipeline.reader(sources)))

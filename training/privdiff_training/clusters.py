@@ -1,0 +1,215 @@
+"""Fits the groups of patients that redrawings start from: k patients or more with like findings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from privdiff_infer.errors import CohortError
+from privdiff_infer.model.clusters import PatientClusters
+from privdiff_infer.pipeline import PrivDiffPipeline, finding_states
+from privdiff_training.config import DataConfig, Strict
+from privdiff_training.stages.data import TrainingImages
+from privdiff_training.whole_folder import whole_folder
+
+
+class ClustersConfig(Strict):
+    """The keys of ``clusters.yaml``."""
+
+    data: DataConfig = DataConfig()
+    k: int = Field(10, ge=2, description="Least number of patients of a group.")
+    num_directions: int = Field(
+        64, ge=0, description="Principal directions in which the patients of a group differ."
+    )
+
+
+@dataclass(frozen=True)
+class PatientReadings:
+    """What the networks of a bundle see of each patient, the mean over the images.
+
+    Attributes
+    ----------
+    evidence
+        Of the findings, shape (patients, 15).
+    latents
+        Shape (patients, channels, h, w).
+    identity
+        Embeddings, shape (patients, embedding_dim).
+    age, sex
+        Logits, shapes (patients, 5) and (patients,).
+    """
+
+    evidence: Tensor
+    latents: Tensor
+    identity: Tensor
+    age: Tensor
+    sex: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def read(
+        cls, pipeline: PrivDiffPipeline, batches: Iterable[Tensor], units: Sequence[str]
+    ) -> PatientReadings:
+        """Read images (n, 1, s, s) in [0, 1], in batches; `units` says whose each of them is."""
+        parts = []
+        for images in batches:
+            reading = pipeline.reader(images)
+            seen = (
+                pipeline.reader.evidence(reading),
+                pipeline.autoencoder.encode(images),
+                pipeline.identity(images),
+                reading.age,
+                reading.sex,
+            )
+            parts.append([values.float().cpu() for values in seen])
+        number = {unit: index for index, unit in enumerate(dict.fromkeys(units))}
+        patient = torch.tensor([number[unit] for unit in units])
+        columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+        return cls(*(_mean_by(column, patient, len(number)) for column in columns))
+
+
+def fit_clusters(
+    readings: PatientReadings, prototypes: Tensor, k: int, num_directions: int
+) -> PatientClusters:
+    """Put patients with like findings together, at least k in each group.
+
+    Parameters
+    ----------
+    readings
+        Of the patients.
+    prototypes
+        The identity codebook, shape (prototypes, embedding_dim).
+    k
+        Least number of patients of a group.
+    num_directions
+        See `PatientClusters`.
+
+    Raises
+    ------
+    CohortError
+        If there are too few patients for one group or for the directions.
+    """
+    patients = len(readings.evidence)
+    if patients < k:
+        raise CohortError(f"{patients} patients make no cluster of {k}", "choose a smaller k")
+    groups = [torch.from_numpy(rows) for rows in microaggregated(readings.evidence.numpy(), k)]
+    if patients - len(groups) < num_directions:
+        raise CohortError(
+            f"{patients} patients in {len(groups)} clusters differ in fewer than {num_directions} "
+            "directions",
+            f"choose at most {patients - len(groups)} directions",
+        )
+
+    def centres(values: Tensor) -> Tensor:
+        return torch.stack([values[rows].mean(0) for rows in groups])
+
+    evidence, means = centres(readings.evidence), centres(readings.latents)
+    clusters = PatientClusters(len(groups), readings.latents.shape[1:], num_directions)
+    fitted = {
+        "centres": evidence,
+        "patients": torch.tensor([len(rows) for rows in groups]),
+        "means": means,
+        "directions": principal_directions(
+            torch.cat([readings.latents[rows] - readings.latents[rows].mean(0) for rows in groups]),
+            freedom=patients - len(groups),
+            count=num_directions,
+        ),
+        "findings": finding_states(evidence),
+        "identity": (centres(readings.identity) @ prototypes.float().mT).argmax(-1),
+        "age": centres(readings.age).argmax(-1),
+        "sex": (centres(readings.sex) > 0).long(),
+    }
+    clusters.load_state_dict(fitted)
+    return clusters
+
+
+def principal_directions(residuals: Tensor, freedom: int, count: int) -> Tensor:
+    """Return the `count` strongest directions of residuals (n, ...) times their deviations.
+
+    Parameters
+    ----------
+    residuals
+        Differences to the means of their groups.
+    freedom
+        Degrees of freedom, n less the number of groups.
+    count
+        At most `freedom`.
+    """
+    _, deviations, vectors = torch.linalg.svd(residuals.flatten(1).double(), full_matrices=False)
+    scaled = vectors * deviations[:, None] / max(freedom, 1) ** 0.5
+    return scaled[:count].reshape(count, *residuals.shape[1:]).float()
+
+
+def export_clusters(components: Path, config: ClustersConfig) -> PatientClusters:
+    """Fit the groups with the networks of a bundle that is being built, and put them into it.
+
+    Parameters
+    ----------
+    components
+        Folder of the bundle; its reader, identity network and autoencoder are used.
+    config
+        Whose groups, and of how many.
+    """
+    images = TrainingImages.load(config.data)
+    pipeline = PrivDiffPipeline.from_pretrained(components).to(images.device)
+    units = [row.unit for row in images.cohort]
+    readings = PatientReadings.read(pipeline, images.batches(), units)
+    prototypes = pipeline.identity.prototypes.cpu()
+    clusters = fit_clusters(readings, prototypes, config.k, config.num_directions)
+    with whole_folder(components / "clusters") as partial:
+        clusters.save_pretrained(partial)
+    return clusters
+
+
+def microaggregated(values: np.ndarray, k: int) -> list[np.ndarray]:
+    """Partition rows into groups of k to 2k - 1 similar ones (MDAV).
+
+    Source: Domingo-Ferrer, Torra, Ordinal, Continuous and Heterogeneous k-Anonymity Through
+    Microaggregation, Data Mining and Knowledge Discovery 11, 2005: the row that is farthest from
+    the mean, and the one farthest from that, each take their k - 1 nearest rows, until too few are
+    left.
+
+    Examples
+    --------
+    >>> groups = microaggregated(np.array([[0.0], [9.0], [1.0], [8.0], [7.0]]), k=2)
+    >>> sorted(sorted(group.tolist()) for group in groups)
+    [[0, 2], [1, 3, 4]]
+    """
+    values = values.astype(np.float64)
+    left = np.arange(len(values))
+    groups = []
+    while len(left) >= 3 * k:
+        first = values[_farthest(values, left, values[left].mean(0))]
+        second = values[_farthest(values, left, first)]
+        for centre in (first, second):
+            group, left = _split_nearest(values, left, centre, k)
+            groups.append(group)
+    if len(left) >= 2 * k:
+        centre = values[_farthest(values, left, values[left].mean(0))]
+        group, left = _split_nearest(values, left, centre, k)
+        groups.append(group)
+    return [*groups, left]
+
+
+def _mean_by(values: Tensor, group: Tensor, count: int) -> Tensor:
+    """Return the mean of the rows of each of `count` groups."""
+    sums = values.new_zeros(count, *values.shape[1:]).index_add_(0, group, values)
+    sizes = torch.bincount(group, minlength=count).to(values)
+    return sums / sizes.view(-1, *[1] * (values.ndim - 1))
+
+
+def _farthest(values: np.ndarray, rows: np.ndarray, point: np.ndarray) -> int:
+    return int(rows[np.square(values[rows] - point).sum(1).argmax()])
+
+
+def _split_nearest(
+    values: np.ndarray, rows: np.ndarray, point: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    order = np.square(values[rows] - point).sum(1).argsort(kind="stable")
+    return rows[order[:count]], rows[order[count:]]
