@@ -16,12 +16,15 @@ from torch import Tensor
 from privdiff_infer.errors import CohortError
 from privdiff_infer.model.bundle import BundleInfo, read_bundle
 from privdiff_infer.pipeline import PrivDiffPipeline
-from privdiff_infer.profiles import ProfileSettings
+from privdiff_infer.profiles import PROFILES, ProfileSettings
 from privdiff_infer.vocabulary import Profile, age_bin
 from privdiff_training.cohort import Cohort
 from privdiff_training.sampling import generator_for
 
 BATCH = 8
+
+SAMPLING = 1
+"""Raised whenever the same weights and settings redraw otherwise: what is kept is not read then."""
 
 
 class Told(str, Enum):
@@ -70,8 +73,9 @@ def redraw(
     Tensor
         Shape of `originals`, float32 in [0, 1].
     """
-    conditions = _conditions(cohort, told)
-    what = f"{weights_hash(read_bundle(bundle))}:{profile.value}:{strength}:{seed}"
+    conditions = conditions_of(cohort, told)
+    weights, settings = weights_hash(read_bundle(bundle)), PROFILES[profile]
+    what = f"{SAMPLING}:{weights}:{profile.value}:{settings}:{strength}:{seed}"
     path = cache_dir / f"redrawn-{_key(what, originals, *conditions.values())}.safetensors"
     if not path.exists():
         pipeline = PrivDiffPipeline.from_pretrained(bundle)
@@ -140,8 +144,8 @@ def _key(what: str, *tensors: Tensor) -> str:
     return digest.hexdigest()[:16]
 
 
-def _conditions(cohort: Cohort, told: Told) -> dict[str, Any]:
-    """Return arguments of the pipeline, one row per image.
+def conditions_of(cohort: Cohort, told: Told) -> dict[str, Any]:
+    """Return what a bundle is told as arguments of the pipeline, one row per image.
 
     Raises
     ------
