@@ -11,11 +11,13 @@ from privdiff_training.evaluation.record import (
     AttackFigures,
     Attributes,
     Evaluation,
+    Exposure,
     FindingFigures,
     LinkageFigures,
     Memorization,
     MethodFigures,
     Negatives,
+    Plan,
     Quality,
     Retrieval,
     RocCurve,
@@ -27,6 +29,8 @@ from privdiff_training.evaluation.record import (
 from privdiff_training.evaluation.statistics import Estimate
 
 NAN = float("nan")
+LABELS = 0.61
+"""The floor."""
 UNKNOWN = Estimate(NAN, NAN, NAN, 0)
 PATIENTS = {Linkage.SAME_IMAGE: 239, Linkage.FOLLOW_UP: 30}
 FINDINGS = ("Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Pleural_Thickening")
@@ -83,6 +87,9 @@ def attack(rung: Rung, same: float, follow: float, control: float = 0.9) -> Atta
             Linkage.FOLLOW_UP: linkage(follow, Linkage.FOLLOW_UP),
         },
         on_originals={Linkage.SAME_IMAGE: 1.0, Linkage.FOLLOW_UP: control},
+        learned_from_copies=rung is not Rung.FIXED,
+        above_floor=near(follow - LABELS, 0.07, 30),
+        control_above_floor=near(control - LABELS, 0.07, 30),
     )
 
 
@@ -129,6 +136,7 @@ def method(
         "quality": None,
         "attributes": None,
         "subgroups": (),
+        "exposure": None,
     }
     return MethodFigures(method=name, family=family, setting=setting, **(filled | parts))
 
@@ -144,6 +152,19 @@ def point(**parts: object) -> MethodFigures:
             Subgroup(name, 120, near(0.64, 0.04, 90), near(0.70, 0.05, 90), 90, 4)
             for name in ("sex F", "sex M", "age 40 to 59", "view AP", "view PA")
         ),
+        "exposure": Exposure(
+            "A3 made-up network",
+            239,
+            2,
+            100,
+            0.01,
+            {"0.5": 0.0, "0.75": 0.05, "0.9": 0.3, "0.95": 0.6, "1": 1.0},
+            part(0.6),
+            part(0.02),
+            0.71,
+            0.44,
+            0.38,
+        ),
     }
     return method("standard 0.7", "standard", "0.7", 0.66, 0.64, 0.70, **(filled | parts))
 
@@ -153,7 +174,7 @@ def evaluation(**changes: object) -> Evaluation:
     originals = MethodFigures(
         "originals", "originals", "", "nothing",
         (attack(Rung.FIXED, 1.0, 0.83, 0.83), attack(Rung.METRIC_LEARNING, 1.0, 0.90)),
-        {}, utility(0.74), None, None, (),
+        {}, utility(0.74), None, None, (), None,
     )  # fmt: skip
     filled: dict[str, object] = {
         "size": Size.QUICK,
@@ -174,7 +195,7 @@ def evaluation(**changes: object) -> Evaluation:
             "test": (309, 239),
         },
         "floors": {
-            "labels": near(0.61, 0.05, 30),
+            "labels": near(LABELS, 0.05, 30),
             "sex": near(0.74, 0.06, 30),
             "age": near(0.68, 0.07, 30),
             "all": near(0.80, 0.05, 30),
@@ -197,6 +218,21 @@ def evaluation(**changes: object) -> Evaluation:
                    0.65, 0.63, 0.72, told="report"),
         ),
         "memorization": Memorization(0, 500, 0.0076, near(0.53, 0.02, 660)),
+        "protocol": 2,
+        "plan": Plan(
+            rungs=frozenset({Rung.FIXED, Rung.METRIC_LEARNING, Rung.METADATA}),
+            seeds=2,
+            control_seeds=1,
+            versions=2,
+            test_versions=2,
+            test_images=60,
+            drawn=500,
+            members=1000,
+            attributes=True,
+            reader_steps=300,
+        ),
+        "methods_not_run": {"k-same 5": "not part of a run of size quick"},
+        "not_measurable": {},
     }  # fmt: skip
     return Evaluation(**(filled | changes))
 

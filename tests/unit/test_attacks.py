@@ -25,6 +25,7 @@ from privdiff_training.evaluation.attacks.siamese import Partner, SiameseAttack
 from privdiff_training.evaluation.linkage import Linkage
 from privdiff_training.evaluation.linkage_figures import linkage_figures
 from privdiff_training.evaluation.record import AttackFigures, MethodFigures, Rung
+from privdiff_training.evaluation.statistics import NOTHING
 from privdiff_training.evaluation.utility import measure_utility
 from privdiff_training.evaluation.verification_metrics import seed_auc
 from privdiff_training.sampling import generator_for
@@ -89,6 +90,9 @@ def figures(attack, given: Known, test: Originals, copies: Copies) -> AttackFigu
         seeds=({kind: seed_auc(test.cohort, scores, kind) for kind in Linkage},),
         linkage={kind: linkage_figures(test.cohort, [scores], kind, 0) for kind in Linkage},
         on_originals={},
+        learned_from_copies=attack.learns_from_copies,
+        above_floor=NOTHING,
+        control_above_floor=NOTHING,
     )
 
 
@@ -160,6 +164,7 @@ class TestCheats:
             quality=None,
             attributes=None,
             subgroups=(),
+            exposure=None,
         )
         assert method.worst(Linkage.SAME_IMAGE).rung is not Rung.FIXED
 

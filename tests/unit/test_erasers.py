@@ -333,10 +333,10 @@ class TestAblation:
                 assert not torch.equal(copies[first], copies[second])
 
     def test_the_name_of_a_profile_is_not_needed(
-        self, fitted: FittedErasers, tiny_bundle: Path, tmp_path: Path
+        self, fitted: FittedErasers, tiny_bundle: Path
     ) -> None:
         settings = PROFILES[Profile.STANDARD]
-        named = BundleMethod(tiny_bundle, Profile.STANDARD, 0.3, tmp_path)
+        named = BundleMethod(tiny_bundle, Profile.STANDARD, 0.3)
 
         assert Ablation(fitted, "both", settings, 0.3).fingerprint == named.fingerprint
 

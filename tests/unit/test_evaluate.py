@@ -11,18 +11,21 @@ import numpy as np
 import pytest
 import torch
 from privdiff_training.command_options import NIH
-from privdiff_training.evaluation import plan, statistics
+from privdiff_training.evaluation import plan, setting, statistics
 from privdiff_training.evaluation.attacks.config import AttackersConfig
 from privdiff_training.evaluation.attacks.embedding import FixedVerifier
 from privdiff_training.evaluation.attacks.metric_learning import MetricLearning
 from privdiff_training.evaluation.evaluate import REPORT, evaluate
 from privdiff_training.evaluation.linkage import Linkage
+from privdiff_training.evaluation.method_run import MethodRun
 from privdiff_training.evaluation.methods.pixelwise import Identity
+from privdiff_training.evaluation.methods.registry import methods_for
 from privdiff_training.evaluation.plan import PLANS, reasons_not_to_run
-from privdiff_training.evaluation.record import Evaluation, Rung, Size
+from privdiff_training.evaluation.record import AttackFigures, Evaluation, Rung, Size
 from privdiff_training.evaluation.redrawn_copies import redrawn_copies
 from privdiff_training.evaluation.report.reading import read_evaluation
 from privdiff_training.evaluation.setting import EvaluationOptions, Setting
+from privdiff_training.evaluation.statistics import Figure
 from privdiff_training.evaluation.steps import Steps
 from typer.testing import CliRunner
 
@@ -264,8 +267,93 @@ def test_steps_are_told_apart_by_what_decides_them(tmp_path):
         found = steps.arrays("standard 0.7 A0", make, decided)
     assert len(made) == 2
     assert np.array_equal(found["scores"], np.eye(2))
-    assert np.isnan(steps.record("nan", float, lambda: float("nan")))
-    assert np.isnan(steps.record("nan", float, lambda: 0.0))
+    assert np.isnan(steps.record("nan", Figure, lambda: float("nan")))
+    assert np.isnan(steps.record("nan", Figure, lambda: 0.0))
+
+
+def test_steps_of_another_protocol_are_done_again(options, tmp_path, monkeypatch):
+    folder = tmp_path / "out" / "steps"
+    old = Setting(options, tmp_path / "out").steps
+    old.record("figure", int, lambda: 1)
+    monkeypatch.setattr(setting, "PROTOCOL", setting.PROTOCOL + 1)
+    new = Setting(options, tmp_path / "out").steps
+
+    assert new.record("figure", int, lambda: 2) == 2
+    assert old.record("figure", int, lambda: 3) == 1
+    assert len(list(folder.iterdir())) == 2
+
+
+@pytest.mark.usefixtures("small_plan")
+def test_results_depend_on_the_number_of_seeds_of_the_control(options, tmp_path, monkeypatch):
+    options = replace(options, size=Size.DEFAULT, rungs=frozenset({Rung.MATCHED_RETRAINING}))
+
+    def attacked() -> AttackFigures:
+        here = Setting(options, tmp_path / "out")
+        nothing = MethodRun(here, Identity(), None)
+        method = methods_for(options.size, options.bundle, here.roles, options.cache_dir)[0]
+        return MethodRun(here, method, nothing).attack_figures(here.attacks[0])
+
+    first = attacked()
+    more = replace(plan.PLANS[Size.DEFAULT], control_seeds=2)
+    monkeypatch.setitem(plan.PLANS, Size.DEFAULT, more)
+
+    assert attacked().on_originals != first.on_originals
+    assert attacked().seeds == first.seeds
+
+
+def test_what_a_cohort_is_too_poor_for_is_told_and_no_error(options, tmp_path):
+    alone_and_nameless(options.manifest)
+
+    evaluation = evaluate(options, tmp_path / "out")
+
+    reasons = evaluation.not_measurable
+    assert reasons["follow-up linkage"].startswith("no test patient has two images")
+    assert "sex" in reasons and "age" in reasons and "findings" in reasons
+    assert evaluation.floors == {}
+    assert set(evaluation.methods[0].attacks[0].linkage) == {Linkage.SAME_IMAGE}
+    text = (tmp_path / "out" / REPORT).read_text()
+    assert "NaN" not in text
+    json.loads(text, parse_constant=pytest.fail)
+    page = (tmp_path / "out" / "report.html").read_text()
+    for reason in reasons.values():
+        assert reason in page
+    assert written(read_report(tmp_path / "out")) == written(evaluation)
+
+
+def test_a_cohort_of_one_test_patient_is_told_and_no_error(options, tmp_path):
+    alone_and_nameless(options.manifest, test_patients=1)
+
+    evaluation = evaluate(options, tmp_path / "out")
+
+    assert "same-image linkage" in evaluation.not_measurable
+    assert evaluation.methods[0].worst(Linkage.SAME_IMAGE) is None
+    assert evaluation.methods[0].exposure is None
+    assert "exposure" in evaluation.methods[0].not_run
+
+
+def alone_and_nameless(manifest: Path, test_patients: int = 100) -> None:
+    """Leave one image of each patient, without sex and age, all with the same finding."""
+    with manifest.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    kept = {row["patient_id"]: row for row in rows}.values()
+    tested = [row for row in kept if row["split"] == "4"][:test_patients]
+    kept = [row for row in kept if row["split"] != "4"] + tested
+    for row in kept:
+        row |= {"sex": "", "age": "", "findings": "Effusion"}
+    with manifest.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(kept)
+
+
+def test_methods_that_a_size_leaves_out_are_named(options, tmp_path):
+    evaluation = evaluate(options, tmp_path / "out")
+    reasons = evaluation.methods_not_run
+
+    assert reasons["labels to image"] == "not part of a run of size quick"
+    assert reasons["k-same 100"] == "fewer than 100 reference patients"
+    assert not {method.method for method in evaluation.methods} & set(reasons)
+    assert "fewer than 100 reference patients" in (tmp_path / "out" / "report.html").read_text()
 
 
 def run_command(options: EvaluationOptions, folder: Path, *further: str, dataset: str = "cohort"):

@@ -16,7 +16,6 @@ from privdiff_training.evaluation.report.goals import Goal, Verdict, judge
 from privdiff_training.evaluation.report.judgement import doubt, labels_carry_the_utility, not_run
 from privdiff_training.evaluation.report.reading import read_evaluation
 from privdiff_training.evaluation.report.words import attack_notes, plain_words
-from privdiff_training.evaluation.statistics import Estimate
 
 from privdiff_infer.errors import OptionError
 from tests.unit.evaluation_factory import (
@@ -32,9 +31,9 @@ from tests.unit.evaluation_factory import (
 )
 
 SECTIONS = (
-    "headline", "words", "goals", "plane", "attacks", "retrieval", "negatives", "findings",
-    "attributes", "subgroups", "memorization", "quality", "not-run", "law", "protocol", "again",
-    "limits", "citation",
+    "headline", "words", "goals", "plane", "attacks", "retrieval", "exposure", "negatives",
+    "findings", "attributes", "subgroups", "memorization", "quality", "not-run", "law", "protocol",
+    "again", "limits", "citation",
 )  # fmt: skip
 FORBIDDEN = (
     "anonymous", "impossible", "compliant", "near-random", "differentially private",
@@ -98,7 +97,7 @@ def with_point(**parts: object) -> Evaluation:
 
 
 def bare(name: str) -> MethodFigures:
-    return MethodFigures(name, name, "", "nothing", (), {}, None, None, None, ())
+    return MethodFigures(name, name, "", "nothing", (), {}, None, None, None, (), None)
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +219,7 @@ class TestHeadline:
         assert "Same image AUC clearly below 0.5" in text
 
     def test_does_not_sell_an_auc_below_a_half(self):
-        notes = list(attack_notes(attack(Rung.FIXED, 0.40, 0.45), near(0.6)))
+        notes = list(attack_notes(attack(Rung.FIXED, 0.40, 0.45)))
         assert notes == [
             "same image AUC clearly below 0.5: to be explained, not better than guessing"
         ]
@@ -311,22 +310,47 @@ class TestGoals:
         assert goal.verdict is Verdict.NOT_MET
         assert goal.remark == "its interval reaches the goal"
 
-    def test_weak_attackers_certify_nothing(self):
-        weak = attack(Rung.FIXED, 0.52, 0.50, control=0.60)
-        goal = goals_of(with_point(attacks=(weak,)))[
-            "An image cannot be linked to its own original"
-        ]
-        assert goal.verdict is Verdict.OPEN
-        assert "certifies nothing" in goal.remark
+    @pytest.mark.parametrize(
+        ("rung", "control", "verdict"),
+        [
+            (Rung.FIXED, 0.90, Verdict.OPEN),  # learned from originals alone
+            (Rung.METRIC_LEARNING, 0.66, Verdict.OPEN),  # would know nobody on originals
+            (Rung.METRIC_LEARNING, 0.90, Verdict.MET),
+        ],
+    )
+    def test_a_goal_is_met_only_if_an_attacker_learned_from_copies(self, rung, control, verdict):
+        goals = goals_of(with_point(attacks=(attack(rung, 0.52, 0.50, control),)))
+        goal = goals["An image cannot be linked to its own original"]
+        assert goal.verdict is verdict
+        assert ("certifies nothing" in goal.remark) is (verdict is Verdict.OPEN)
 
-    def test_follow_up_is_judged_by_the_floor_of_the_labels(self):
-        goal = goals_of(evaluation())[
+    def test_a_goal_that_a_cohort_cannot_show_tells_why(self):
+        poor = evaluation(not_measurable={"follow-up linkage": "nobody has two images"})
+        alone = replace(
+            attack(Rung.METRIC_LEARNING, 0.52, 0.5),
+            linkage={Linkage.SAME_IMAGE: linkage(0.52, Linkage.SAME_IMAGE)},
+            above_floor=UNKNOWN,
+        )
+        goals = judge(replace(poor, methods=(point(attacks=(alone,)),)))
+        reasons = [goal.remark for goal in goals if goal.verdict is Verdict.NOT_MEASURED]
+        assert reasons.count("nobody has two images") == 3
+
+    @pytest.mark.parametrize(
+        ("above", "verdict"),
+        [
+            (near(0.00, 0.04), Verdict.MET),
+            (near(0.03, 0.06), Verdict.OPEN),  # the floor is uncertain too
+            (near(0.06, 0.06), Verdict.NOT_MET),
+            (UNKNOWN, Verdict.NOT_MEASURED),
+        ],
+    )
+    def test_follow_up_is_judged_by_its_distance_to_the_floor(self, above, verdict):
+        strong = replace(attack(Rung.METRIC_LEARNING, 0.6, 0.64), above_floor=above)
+        goal = goals_of(with_point(attacks=(strong,)))[
             "Another image of the person tells hardly more than the labels"
         ]
-        assert goal.limit.startswith("at most 0.660")
-        without = replace(evaluation(), floors={"sex": near(0.74)})
-        goal = goals_of(without)["Another image of the person tells hardly more than the labels"]
-        assert goal.verdict is Verdict.NOT_MEASURED
+        assert goal.verdict is verdict
+        assert goal.limit == "at most 0.05"
 
     def test_searches_are_judged_by_chance(self):
         goal = goals_of(evaluation())["A search rarely finds its own original first"]
@@ -378,12 +402,16 @@ class TestJudgement:
         assert "standard 0.7" not in rows["quality"][1]
         assert "A6" not in rows  # the floors are there
 
-    def test_control_has_to_lie_above_the_interval_of_the_floor(self):
-        floor = Estimate(0.6, 0.5, 0.7, 30)
-        assert doubt(attack(Rung.FIXED, 0.6, 0.6, control=0.71), floor) == ""
-        assert "too weak" in doubt(attack(Rung.FIXED, 0.6, 0.6, control=0.7), floor)
-        assert "no floor" in doubt(attack(Rung.FIXED, 0.6, 0.6), UNKNOWN)
-        assert doubt(attack(Rung.METADATA, 0.6, 0.6, control=0.1), floor) == ""
+    def test_control_has_to_lie_above_the_floor_with_its_whole_interval(self):
+        fixed = attack(Rung.FIXED, 0.6, 0.6)
+        assert doubt(replace(fixed, control_above_floor=near(0.04, 0.03))) == ""
+        assert "too weak" in doubt(replace(fixed, control_above_floor=near(0.04, 0.05)))
+        assert "no floor" in doubt(replace(fixed, control_above_floor=UNKNOWN))
+        assert doubt(attack(Rung.METADATA, 0.6, 0.6, control=0.1)) == ""
+
+    def test_methods_that_a_size_leaves_out_are_named_with_the_reason(self, page):
+        assert ("methods", "not part of a run of size quick", ["k-same 5"]) in not_run(evaluation())
+        assert "1 method to compare with left out" in page.text
 
     def test_worst_attacker_is_no_metadata_and_no_unknown(self):
         unknown = replace(

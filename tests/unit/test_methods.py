@@ -132,8 +132,8 @@ class TestDPPix:
 
 class TestBundle:
     @pytest.fixture
-    def method(self, tiny_bundle: Path, tmp_path: Path) -> BundleMethod:
-        return BundleMethod(tiny_bundle, Profile.STANDARD, 0.3, tmp_path)
+    def method(self, tiny_bundle: Path) -> BundleMethod:
+        return BundleMethod(tiny_bundle, Profile.STANDARD, 0.3)
 
     def test_copies_are_what_the_pipeline_draws(self, method, cohort, originals, tiny_bundle):
         copies = method.anonymize(cohort, originals, 3)
@@ -142,15 +142,14 @@ class TestBundle:
             PrivDiffPipeline.from_pretrained(tiny_bundle), originals, Profile.STANDARD, 0.3, 3
         )
         assert copies.shape == originals.shape
-        torch.testing.assert_close(copies, drawn, atol=0.51 / 255, rtol=0)
+        assert torch.equal(copies, drawn)
 
     def test_another_seed_gives_other_copies_and_the_same_one_the_same(
-        self, method, cohort, originals, tmp_path
+        self, method, cohort, originals
     ):
-        elsewhere = replace(method, cache_dir=tmp_path / "elsewhere")
         copies = method.anonymize(cohort, originals, 3)
 
-        assert torch.equal(elsewhere.anonymize(cohort, originals, 3), copies)
+        assert torch.equal(method.anonymize(cohort, originals, 3), copies)
         assert not torch.equal(method.anonymize(cohort, originals, 4), copies)
 
     def test_name_tells_profile_strength_and_what_is_told(self, method):
@@ -164,9 +163,6 @@ class TestBundle:
     )
     def test_every_parameter_changes_the_fingerprint(self, method, change):
         assert replace(method, **change).fingerprint != method.fingerprint
-
-    def test_the_cache_does_not(self, method, tmp_path):
-        assert replace(method, cache_dir=tmp_path / "other").fingerprint == method.fingerprint
 
     def test_what_is_told_decides_the_copies(self, method, cohort, originals):
         told = replace(method, told_what=Told.REPORT)

@@ -12,8 +12,10 @@ from privdiff_training.evaluation import statistics
 from privdiff_training.evaluation.linkage import Linkage, LinkageTrial, Negatives
 from privdiff_training.evaluation.linkage_figures import linkage_figures
 from privdiff_training.evaluation.retrieval import retrieval
+from privdiff_training.evaluation.statistics import wilson
 from privdiff_training.evaluation.verification_metrics import (
     SortedPairs,
+    auc_difference,
     oriented,
     seed_auc,
     verification,
@@ -49,6 +51,12 @@ def scores_of(cohort: Cohort, signal: float, seed: int = 0, others: int = 0) -> 
     noise = np.random.default_rng(seed).normal(size=(len(cohort), len(cohort) + others))
     noise[:, : len(cohort)] += signal * (units[:, None] == units[None, :])
     return noise
+
+
+def in_both_views(cohort: Cohort) -> Cohort:
+    """Return a cohort whose images are of one view and the other in turn."""
+    rows = [replace(row, view=("PA", "AP")[number % 2]) for number, row in enumerate(cohort)]
+    return Cohort(Path(), tuple(rows))
 
 
 @pytest.fixture(autouse=True)
@@ -166,6 +174,57 @@ class TestVerification:
         assert oriented(cohort, scores_of(cohort, 0.0), 0) == 1
         assert oriented(cohort, scores_of(cohort, 2.0), 0) == 1
 
+    @pytest.mark.parametrize("kind", list(Linkage))
+    def test_the_view_alone_tells_nobody(self, kind):
+        cohort = in_both_views(cohort_of(40, images=2))
+        view = np.array([row.view for row in cohort])
+        scores = (view[:, None] != view[None, :]).astype(
+            float
+        )  # "it is the other view, so it is he"
+        found = verification(cohort, [scores], kind, seed=0)
+        assert (found.auc.value, found.auc.low, found.auc.high) == pytest.approx((0.5,) * 3)
+        (search,) = retrieval(cohort, [scores], kind, 0)
+        assert search.rank_1.low <= search.chance <= search.rank_1.high
+
+    def test_strangers_are_of_the_view_that_is_sought(self):
+        cohort = in_both_views(cohort_of(4, images=2))
+        trial = LinkageTrial(cohort, Linkage.FOLLOW_UP)
+        views = np.array([row.view for row in cohort])
+        for row, query in enumerate(trial.queries):
+            (sought,) = set(views[trial.positive[row]])
+            assert sought != views[query]
+            assert set(views[trial.negative[row]]) == {sought}
+
+    def test_follow_ups_of_two_views_have_strangers_of_their_own(self):
+        cohort = cohort_of(3, images=3)
+        rows = [
+            replace(row, view="AP" if number % 3 == 2 else "PA")
+            for number, row in enumerate(cohort)
+        ]
+        trial = LinkageTrial(Cohort(Path(), tuple(rows)), Linkage.FOLLOW_UP)
+        assert trial.queries.tolist() == [0, 0, 1, 1, 2, 3, 3, 4, 4, 5, 6, 6, 7, 7, 8]
+        assert [len(pairs) for pairs in trial.pairs_of_patient] == [6, 6, 6]
+
+    def test_differences_are_paired(self):
+        cohort = cohort_of(40, images=2)
+        scores = scores_of(cohort, 1.0)
+        kind = Linkage.FOLLOW_UP
+        same = auc_difference(cohort, [scores], [scores], kind, 0)
+        seeds = auc_difference(cohort, [scores, scores], [scores], kind, 0)
+        blind = auc_difference(cohort, [scores], [scores_of(cohort, 0.0, 9)], kind, 0)
+        assert (same.value, same.low, same.high) == pytest.approx((0, 0, 0))
+        assert (seeds.low, seeds.high) == pytest.approx((0, 0))
+        assert 0 < blind.low < blind.value
+
+    def test_parts_of_patients_that_all_agree_have_an_interval(self):
+        cohort = cohort_of(60)
+        found = verification(cohort, [scores_of(cohort, 100.0)], Linkage.SAME_IMAGE, 0)
+        rate = found.tpr_at_fpr["0.01"]
+        assert rate.value == rate.high == 1
+        assert rate.low == pytest.approx(wilson([True] * 60).low)
+        nobody = verification(cohort, [-scores_of(cohort, 100.0)], Linkage.SAME_IMAGE, 0)
+        assert nobody.tpr_at_fpr["0.01"].high == pytest.approx(wilson([False] * 60).high)
+
     def test_nobody_with_two_images(self):
         found = linkage_figures(cohort_of(8), [np.ones((8, 8))], Linkage.FOLLOW_UP, 0)
         assert np.isnan(found.auc.value)
@@ -189,6 +248,20 @@ class TestRetrieval:
             for found in retrieval(cohort, [scores_of(cohort, 50.0)], kind, 0):
                 assert found.rank_1.value == 1
                 assert found.mean_average_precision.value == 1
+
+    def test_who_is_always_found_has_an_interval_all_the_same(self):
+        cohort = cohort_of(60)
+        found = retrieval(cohort, [scores_of(cohort, 50.0)], Linkage.SAME_IMAGE, 0)[0].rank_1
+        assert (found.value, found.high) == (1, 1)
+        assert found.low == pytest.approx(wilson([True] * 60).low)
+
+    def test_a_rare_view_takes_the_small_gallery_from_nobody_else(self):
+        cohort = cohort_of(120)
+        rows = [replace(row, view="AP" if n < 3 else "PA") for n, row in enumerate(cohort)]
+        found = retrieval(
+            Cohort(Path(), tuple(rows)), [scores_of(cohort, 0.0)], Linkage.SAME_IMAGE, 0
+        )
+        assert [(each.gallery, each.rank_1.patients) for each in found] == [(100, 117), (114, 120)]
 
     def test_mean_average_precision_at_r(self):
         cohort = cohort_of(2, images=3)

@@ -6,17 +6,15 @@ from pathlib import Path
 
 from privdiff_infer.release import write_json
 from privdiff_training.cohort import Cohort
-from privdiff_training.evaluation.attacks.attack import Copies, Known
-from privdiff_training.evaluation.attacks.metadata import floors
 from privdiff_training.evaluation.linkage import Linkage
 from privdiff_training.evaluation.memorization import measure_memorization
 from privdiff_training.evaluation.method_run import MethodRun
 from privdiff_training.evaluation.methods.pixelwise import Identity
-from privdiff_training.evaluation.methods.registry import methods_for
-from privdiff_training.evaluation.record import Evaluation, Memorization, Rung
+from privdiff_training.evaluation.methods.registry import methods_for, methods_left_out
+from privdiff_training.evaluation.record import Evaluation, Memorization
 from privdiff_training.evaluation.redraw import weights_hash
 from privdiff_training.evaluation.report import write_report
-from privdiff_training.evaluation.setting import EvaluationOptions, Setting
+from privdiff_training.evaluation.setting import PROTOCOL, EvaluationOptions, Setting
 from privdiff_training.evaluation.statistics import Estimate
 from privdiff_training.evaluation.verification_metrics import verification
 
@@ -65,28 +63,27 @@ def _evaluation(setting: Setting) -> Evaluation:
         patients=len(set(units)),
         patients_with_several=sum(units.count(unit) > 1 for unit in set(units)),
         roles={name: _size(part) for name, part in vars(roles).items()},
-        floors=_floors(setting, nothing.known),
+        floors=_floors(setting),
         originals=originals,
         methods=measured,
         memorization=_memorization(setting),
+        protocol=PROTOCOL,
+        plan=setting.plan,
+        methods_not_run=methods_left_out(
+            options.size, methods, options.bundle, roles, options.cache_dir
+        ),
+        not_measurable=setting.not_measurable,
         command=options.command,
     )
 
 
-def _floors(setting: Setting, known: Known) -> dict[str, Estimate]:
+def _floors(setting: Setting) -> dict[str, Estimate]:
     """Return the follow-up AUC of every attacker who sees no pixel."""
-    if Rung.METADATA.value in setting.not_run:
-        return {}
-    seed, test = setting.options.seed, setting.test
-
-    def measured() -> dict[str, Estimate]:
-        found = {}
-        for attack in floors():
-            scores = attack.train(known, seed)(Copies(test.cohort, test.pixels[None]), test)
-            found[attack.name] = verification(test.cohort, [scores], Linkage.FOLLOW_UP, seed).auc
-        return found
-
-    return setting.steps.record("floors", dict[str, Estimate], measured)
+    cohort, seed = setting.test.cohort, setting.options.seed
+    return {
+        told: verification(cohort, [scores], Linkage.FOLLOW_UP, seed).auc
+        for told, scores in setting.floor_scores.items()
+    }
 
 
 def _memorization(setting: Setting) -> Memorization | None:

@@ -11,7 +11,7 @@ from privdiff_training.cohort import Cohort
 from privdiff_training.evaluation.statistics import auc
 
 MIN_POSITIVES = 10
-"""A finding with fewer positive images in the cohort is left out of the macro AUC."""
+"""A finding with fewer positive images, or no negative one, is left out of the macro AUC."""
 
 
 class FindingsTrial:
@@ -26,7 +26,10 @@ class FindingsTrial:
     def __init__(self, cohort: Cohort) -> None:
         self.states = np.array([[int(state) for state in row.findings] for row in cohort])
         present = (self.states == FindingState.PRESENT).sum(0)
-        self.indices = [i for i in range(len(FINDINGS)) if present[i] >= MIN_POSITIVES]
+        absent = (self.states == FindingState.ABSENT).sum(0)
+        self.indices = [
+            i for i in range(len(FINDINGS)) if present[i] >= MIN_POSITIVES and absent[i]
+        ]
         units = np.array([row.unit for row in cohort])
         self.rows_of_patient = [np.flatnonzero(units == unit) for unit in dict.fromkeys(units)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from enum import Enum
 
 import numpy as np
@@ -24,7 +24,7 @@ class Linkage(str, Enum):
 
 
 class Negatives(str, Enum):
-    """Which strangers the attacker has to tell the person from; always of the same view."""
+    """Which strangers the person has to be told from; always of the view that is sought."""
 
     ANY = "any"
     SAME_SEX = "same_sex"
@@ -34,8 +34,10 @@ class Negatives(str, Enum):
 class LinkageTrial:
     """Pairs of queries and originals of one cohort.
 
-    Negatives are pairs of different patients of the same data set and view: otherwise an attacker
-    scores by recognising the scanner.
+    Strangers match the image that is sought, not the query: they are of its data set and view.
+    Where a follow-up is of another view than the query, strangers of the query's view would differ
+    from it in the view alone, and an attacker would score by recognising the projection. So a query
+    whose follow-ups are of two views makes two rows, each with strangers of its own.
 
     Parameters
     ----------
@@ -51,10 +53,13 @@ class LinkageTrial:
 
     Attributes
     ----------
+    queries
+        The query of each row, shape (rows,). For the same image row i is query i.
     positive, negative
-        Which pairs count as what, shape (queries, gallery).
-    rows_of_patient
-        The queries of each patient that have a positive and a negative pair.
+        Which gallery images count as what, shape (rows, gallery).
+    pairs_of_patient
+        Positive pairs of each patient who has any with strangers, shape (pairs, 2) each: row,
+        gallery image.
     gallery_units
         Number of the patient of each gallery image, shape (gallery,).
     """
@@ -71,25 +76,39 @@ class LinkageTrial:
         number = len(cohort)
         same_person = units[:number, None] == units[None, :]
         itself = np.eye(number, len(gallery), dtype=bool)
-        self.positive = itself if kind is Linkage.SAME_IMAGE else same_person & ~itself
-        self.negative = ~same_person
-        for groups in _groups(gallery, negatives):
-            known = np.array([group is not None for group in groups])
-            labels = np.array([str(group) for group in groups])
-            alike = (labels[:number, None] == labels[None, :]) & known[None, :]
-            self.negative &= alike & known[:number, None]
-        with_pairs = (self.positive.any(1)) & (self.negative.any(1))
-        queries = units[:number]
-        self.rows_of_patient = [
-            np.flatnonzero((queries == unit) & with_pairs)
-            for unit in dict.fromkeys(queries[with_pairs].tolist())
+        sought = itself if kind is Linkage.SAME_IMAGE else same_person & ~itself
+        groups = _groups(gallery, negatives)
+        rows = [
+            (query, group)
+            for query in range(number)
+            for group in dict.fromkeys(groups[sought[query]].tolist())
+        ]
+        self.queries = np.array([query for query, _ in rows], int)
+        alike = np.array([group for _, group in rows], int)[:, None] == groups[None, :]
+        self.positive = sought[self.queries] & alike
+        self.negative = ~same_person[self.queries] & alike & (groups >= 0)[None, :]
+        usable = np.flatnonzero(self.negative.any(1))
+        of_patient = units[self.queries[usable]]
+        self.pairs_of_patient = [
+            self._pairs(usable[of_patient == unit]) for unit in dict.fromkeys(of_patient.tolist())
         ]
         self.gallery_units = np.unique(units, return_inverse=True)[1]
 
     @property
     def patients(self) -> int:
         """Number of patients with at least one positive pair."""
-        return len(self.rows_of_patient)
+        return len(self.pairs_of_patient)
+
+    @property
+    def gallery_sizes(self) -> np.ndarray:
+        """Number of originals that are sought and of their strangers, shape (rows,)."""
+        sizes: np.ndarray = (self.positive | self.negative).sum(1)
+        return sizes
+
+    @property
+    def rows_of_patient(self) -> list[np.ndarray]:
+        """The rows of each patient that have a positive and a negative pair."""
+        return [np.unique(pairs[:, 0]) for pairs in self.pairs_of_patient]
 
     def of_queries(self, queries: np.ndarray) -> LinkageTrial:
         """Return the trial of some queries against the same gallery.
@@ -99,9 +118,13 @@ class LinkageTrial:
         queries
             Shape (images,), bool.
         """
+        return self.of_rows(queries[self.queries])
+
+    def of_rows(self, rows: np.ndarray) -> LinkageTrial:
+        """Return the trial of some rows alone, `rows` of shape (rows,), bool."""
         trial = copy.copy(self)
-        rows = [rows[queries[rows]] for rows in self.rows_of_patient]
-        trial.rows_of_patient = [kept for kept in rows if len(kept)]
+        kept = [pairs[rows[pairs[:, 0]]] for pairs in self.pairs_of_patient]
+        trial.pairs_of_patient = [pairs for pairs in kept if len(pairs)]
         return trial
 
     def auc(self, scores: np.ndarray, patients: Sequence[int], rng: np.random.Generator) -> float:
@@ -116,21 +139,28 @@ class LinkageTrial:
         """
         positive, negative = [], []
         for patient in patients:
-            query = rng.choice(self.rows_of_patient[patient])
-            positive.append(scores[query, rng.choice(np.flatnonzero(self.positive[query]))])
-            negative.append(scores[query, self.negative[query]])
+            pairs = self.pairs_of_patient[patient]
+            row, image = pairs[rng.integers(len(pairs))]
+            of_query = scores[self.queries[row]]
+            positive.append(of_query[image])
+            negative.append(of_query[self.negative[row]])
         return auc(np.array(positive), np.concatenate(negative)) if positive else float("nan")
 
+    def _pairs(self, rows: np.ndarray) -> np.ndarray:
+        places, images = np.nonzero(self.positive[rows])
+        return np.stack((rows[places], images), axis=1)
 
-def _groups(
-    gallery: Sequence[CohortImage], negatives: Negatives
-) -> Iterator[list[str | int | None]]:
-    """Yield what two strangers have to share, one value per image; None where it is not known."""
-    yield [f"{row.dataset}:{row.view}" for row in gallery]
+
+def _groups(gallery: Sequence[CohortImage], negatives: Negatives) -> np.ndarray:
+    """Return the number of the group that strangers of an image share, -1 if it is not known."""
+    facts: list[list[str | int | None]] = [[f"{row.dataset}:{row.view}" for row in gallery]]
     if negatives is not Negatives.ANY:
-        yield [None if row.sex is None else row.sex.name for row in gallery]
+        facts.append([None if row.sex is None else row.sex.name for row in gallery])
     if negatives is Negatives.SAME_SEX_AND_AGE:
-        yield [None if row.age_years is None else age_bin(row.age_years) for row in gallery]
+        facts.append([None if row.age_years is None else age_bin(row.age_years) for row in gallery])
+    of_image = list(zip(*facts, strict=True))
+    number = {group: index for index, group in enumerate(dict.fromkeys(of_image))}
+    return np.array([-1 if None in group else number[group] for group in of_image], int)
 
 
 def metadata_scores(cohort: Cohort) -> np.ndarray:

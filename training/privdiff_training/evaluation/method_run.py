@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -10,11 +11,15 @@ import torch
 
 from privdiff_infer.errors import CohortError
 from privdiff_training.evaluation.attacks.attack import Attack, Copies, Known, Originals
+from privdiff_training.evaluation.attacks.frozen_encoder import FrozenEncoder
+from privdiff_training.evaluation.attacks.metadata import Fact
 from privdiff_training.evaluation.attributes import (
     Readings,
     attribute_figures,
     read_attributes,
 )
+from privdiff_training.evaluation.cohort_limits import AGE, EXPOSURE, PART_OF, SEX
+from privdiff_training.evaluation.exposure import measure_exposure
 from privdiff_training.evaluation.linkage import Linkage
 from privdiff_training.evaluation.linkage_figures import linkage_figures
 from privdiff_training.evaluation.methods.method import Method
@@ -29,16 +34,19 @@ from privdiff_training.evaluation.reader_training import (
 from privdiff_training.evaluation.record import (
     AttackFigures,
     Attributes,
+    Exposure,
     MethodFigures,
     Quality,
+    Rung,
     Subgroup,
     Utility,
 )
 from privdiff_training.evaluation.redrawn_copies import redrawn_copies
 from privdiff_training.evaluation.setting import Setting
-from privdiff_training.evaluation.subgroups import measure_subgroups
+from privdiff_training.evaluation.statistics import NOTHING, Estimate
+from privdiff_training.evaluation.subgroups import MIN_PATIENTS, measure_subgroups
 from privdiff_training.evaluation.utility import measure_utility
-from privdiff_training.evaluation.verification_metrics import oriented, seed_auc
+from privdiff_training.evaluation.verification_metrics import auc_difference, oriented, seed_auc
 
 
 class MethodRun:
@@ -83,13 +91,16 @@ class MethodRun:
             setting=self.method.setting,
             told=self.method.told,
             attacks=attacks,
-            not_run={**self.setting.not_run, **failed},
+            not_run={**self.setting.not_run, **failed, **self._too_poor()},
             utility=self._utility(),
             quality=None if self.is_control else self._quality(),
-            attributes=self._attributes() if self.plan.attributes else None,
+            attributes=self._attributes() if self._attacks_attributes else None,
             subgroups=(),
+            exposure=None,
         )
-        return replace(figures, subgroups=self._subgroups(figures))
+        return replace(
+            figures, subgroups=self._subgroups(figures), exposure=self._exposure(figures)
+        )
 
     def _all_attacks(self) -> tuple[tuple[AttackFigures, ...], dict[str, str]]:
         """Return the figures of all attackers, and which of them had too few images, and why."""
@@ -114,19 +125,24 @@ class MethodRun:
             lambda: self._attacked(attack),
             *self._decides(attack),
             *self._seeds(attack),
+            *self.nothing._seeds(attack),
+            sorted(self.setting.floor_scores),
         )
 
     def _attacked(self, attack: Attack) -> AttackFigures:
         test, others = self.setting.test.cohort, self.setting.others
+        kinds = [kind for kind in Linkage if PART_OF[kind] not in self.setting.not_measurable]
         scores = self._scores(attack)
         on_test = [matrix[:, : len(test)] for matrix in scores]
-        seeds = tuple(
-            {kind: seed_auc(test, matrix, kind) for kind in Linkage} for matrix in on_test
-        )
+        seeds = tuple({kind: seed_auc(test, matrix, kind) for kind in kinds} for matrix in on_test)
+        above_floor = self._above_floor(on_test)
         if self.is_control:
-            control = {kind: float(np.mean([each[kind] for each in seeds])) for kind in Linkage}
+            control = {kind: float(np.mean([each[kind] for each in seeds])) for kind in kinds}
+            control_above_floor = above_floor
         else:
-            control = dict(self.nothing.attack_figures(attack).on_originals)
+            of_nothing = self.nothing.attack_figures(attack)
+            control = dict(of_nothing.on_originals)
+            control_above_floor = of_nothing.above_floor
         return AttackFigures(
             rung=attack.rung,
             name=attack.name,
@@ -136,16 +152,29 @@ class MethodRun:
                 kind: linkage_figures(
                     test, scores, kind, self.seed, None if others is None else others.cohort
                 )
-                for kind in Linkage
+                for kind in kinds
             },
             on_originals=control,
+            learned_from_copies=attack.learns_from_copies,
+            above_floor=above_floor,
+            control_above_floor=control_above_floor,
+        )
+
+    def _above_floor(self, scores: Sequence[np.ndarray]) -> Estimate:
+        """Return how far the follow-up AUC lies above that of who knows the labels alone."""
+        floor = self.setting.floor_scores.get(Fact.LABELS.value)
+        if floor is None:
+            return NOTHING
+        return auc_difference(
+            self.setting.test.cohort, scores, [floor], Linkage.FOLLOW_UP, self.seed
         )
 
     def _scores(self, attack: Attack) -> list[np.ndarray]:
         """Return one matrix (test, gallery) per seed of the attacker, the right way up."""
-        return [self._scores_of_seed(attack, seed) for seed in self._seeds(attack)]
+        return [self._scores_of_seed(attack, seed)["test"] for seed in self._seeds(attack)]
 
-    def _scores_of_seed(self, attack: Attack, seed: int) -> np.ndarray:
+    def _scores_of_seed(self, attack: Attack, seed: int) -> dict[str, np.ndarray]:
+        """Return scores of the first copies, and of each further one against the test images."""
         gallery = self.setting.test
         if self.setting.others is not None:
             gallery = gallery.joined(self.setting.others)
@@ -157,10 +186,20 @@ class MethodRun:
                 select = self.known.select
                 scores = linker(self.known.select_copies, select)
                 sign = oriented(select.cohort, scores, self.seed)
-            return {"test": sign * linker(self._test_copies, gallery)}
+            first, *further = self._each_copy(attack)
+            found = {"test": sign * linker(first, gallery)}
+            for number, copies in enumerate(further, start=1):
+                found[f"copy {number}"] = sign * linker(copies, self.setting.test)
+            return found
 
         name = f"{self.method.name} {attack.rung.value} {attack.name} seed {seed}"
-        return self.setting.steps.arrays(name, attacked, *self._decides(attack), seed)["test"]
+        return self.setting.steps.arrays(name, attacked, *self._decides(attack), seed)
+
+    def _each_copy(self, attack: Attack) -> list[Copies]:
+        """Return the copies with each version in turn as the first, which most attackers take."""
+        copies = self._test_copies
+        turns = 1 if attack.rung is Rung.AVERAGING else len(copies.pixels)
+        return [Copies(copies.cohort, copies.pixels.roll(-turn, 0)) for turn in range(turns)]
 
     def _seeds(self, attack: Attack) -> range:
         number = self.plan.control_seeds if self.is_control else self.plan.seeds
@@ -231,8 +270,29 @@ class MethodRun:
             )
 
         return setting.steps.record(
-            f"{self.method.name} quality", Quality, measured, *self.decided_by, encoders
+            f"{self.method.name} quality",
+            Quality,
+            measured,
+            *self.decided_by,
+            [FrozenEncoder(encoder).fingerprint for encoder in encoders],
+            [encoder.name for encoder in encoders],
         )
+
+    @property
+    def _attacks_attributes(self) -> bool:
+        reasons = self.setting.not_measurable
+        return self.plan.attributes and not (SEX in reasons and AGE in reasons)
+
+    def _too_poor(self) -> dict[str, str]:
+        """Return the parts that the cohort is too poor for, with the reason."""
+        reasons, poor = self.setting.not_measurable, {}
+        if SEX in reasons and AGE in reasons:
+            poor["attributes"] = f"{reasons[SEX]}; {reasons[AGE]}"
+        if EXPOSURE in reasons:
+            poor["exposure"] = reasons[EXPOSURE]
+        if len({row.unit for row in self.setting.test.cohort}) < MIN_PATIENTS:
+            poor["subgroups"] = f"no group has {MIN_PATIENTS} test patients"
+        return poor
 
     def _attributes(self) -> Attributes:
         return self.setting.steps.record(
@@ -246,12 +306,17 @@ class MethodRun:
                 self.seed,
             ),
             *self._decides_attributes(),
+            *self._attribute_seeds(),
+            *self.nothing._attribute_seeds(),
         )
 
     def attribute_readings(self) -> list[Readings]:
         """Return what each seed of the attribute attackers reads of the test images."""
-        seeds = self.plan.control_seeds if self.is_control else self.plan.seeds
-        return [self._readings(self.seed + k) for k in range(seeds)]
+        return [self._readings(seed) for seed in self._attribute_seeds()]
+
+    def _attribute_seeds(self) -> range:
+        number = self.plan.control_seeds if self.is_control else self.plan.seeds
+        return range(self.seed, self.seed + number)
 
     def _readings(self, seed: int) -> Readings:
         def read() -> dict[str, np.ndarray]:
@@ -266,14 +331,9 @@ class MethodRun:
 
     def _subgroups(self, figures: MethodFigures) -> tuple[Subgroup, ...]:
         """Measure the groups under the worst attacker of the whole."""
-        worst = figures.worst(Linkage.SAME_IMAGE)
-        if worst is None:
+        attack = self._worst(figures)
+        if attack is None:
             return ()
-        (attack,) = (
-            each
-            for each in self.setting.attacks
-            if (each.rung, each.name) == (worst.rung, worst.name)
-        )
         test = self.setting.test.cohort
 
         def measured() -> tuple[Subgroup, ...]:
@@ -289,6 +349,38 @@ class MethodRun:
             *self._decides(attack),
             *self._seeds(attack),
         )
+
+    def _exposure(self, figures: MethodFigures) -> Exposure | None:
+        """Measure how the risk is spread over patients under the worst attacker of the whole."""
+        attack = self._worst(figures)
+        if attack is None:
+            return None
+        test = self.setting.test.cohort
+
+        def measured() -> Exposure | None:
+            of_seeds = [self._scores_of_seed(attack, seed) for seed in self._seeds(attack)]
+            of_copies = [
+                [scores[name][:, : len(test)] for scores in of_seeds] for name in of_seeds[0]
+            ]
+            return measure_exposure(
+                test, of_copies, f"{attack.rung.value} {attack.name}", self.seed
+            )
+
+        return self.setting.steps.record(
+            f"{self.method.name} exposure",
+            Exposure | None,
+            measured,
+            *self._decides(attack),
+            *self._seeds(attack),
+        )
+
+    def _worst(self, figures: MethodFigures) -> Attack | None:
+        """Return the attacker who links best to the same image."""
+        worst = figures.worst(Linkage.SAME_IMAGE)
+        for attack in self.setting.attacks:
+            if worst is not None and (attack.rung, attack.name) == (worst.rung, worst.name):
+                return attack
+        return None
 
 
 def _floats(pixels: torch.Tensor) -> torch.Tensor:

@@ -3,48 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
-from privdiff_training.evaluation.record import Rung, Size
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is run.
-
-    Attributes
-    ----------
-    rungs
-        Attackers.
-    seeds
-        Of each attacker that learns.
-    control_seeds
-        The same, where nothing is done to the images.
-    versions
-        Copies of each image that attackers train on.
-    test_versions
-        Copies of each test image; more than one serve A8 alone.
-    test_images
-        Limit of the test images, by whole patients; None for no limit.
-    drawn, members
-        Of A10: images to draw, and images whose loss is taken; 0 leaves it out.
-    attributes
-        Whether sex and age are attacked.
-    reader_steps
-        Steps of the readers that are trained on copies and on originals; 0 leaves them out.
-    """
-
-    rungs: frozenset[Rung]
-    seeds: int
-    control_seeds: int
-    versions: int
-    test_versions: int
-    test_images: int | None
-    drawn: int
-    members: int
-    attributes: bool
-    reader_steps: int
-
+from privdiff_training.evaluation.record import Plan, Rung, Size
 
 PLANS = {
     Size.QUICK: Plan(

@@ -9,7 +9,7 @@ from math import isfinite
 from typing import Any
 
 from privdiff_training.evaluation.linkage import Linkage, Negatives
-from privdiff_training.evaluation.statistics import Estimate
+from privdiff_training.evaluation.statistics import Estimate, Figure
 
 
 class Size(str, Enum):
@@ -36,6 +36,44 @@ class Rung(str, Enum):
     METADATA = "A6"
     INVERSION = "A7"
     AVERAGING = "A8"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run does; the protocol of the report is written from it.
+
+    Attributes
+    ----------
+    rungs
+        Attackers.
+    seeds
+        Of each attacker that learns.
+    control_seeds
+        The same, where nothing is done to the images.
+    versions
+        Copies of each image that attackers train on.
+    test_versions
+        Copies of each test image; more than one serve A8 and the exposure of single patients.
+    test_images
+        Limit of the test images, by whole patients; None for no limit.
+    drawn, members
+        Of A10: images to draw, and images whose loss is taken; 0 leaves it out.
+    attributes
+        Whether sex and age are attacked.
+    reader_steps
+        Steps of the readers that are trained on copies and on originals; 0 leaves them out.
+    """
+
+    rungs: frozenset[Rung]
+    seeds: int
+    control_seeds: int
+    versions: int
+    test_versions: int
+    test_images: int | None
+    drawn: int
+    members: int
+    attributes: bool
+    reader_steps: int
 
 
 @dataclass(frozen=True)
@@ -94,7 +132,7 @@ class LinkageFigures:
 
     auc: Estimate
     folded_auc: Estimate
-    folded_auc_of_strangers: float
+    folded_auc_of_strangers: Figure
     tpr_at_fpr: Mapping[str, Estimate]
     equal_error_rate: Estimate
     auc_by_negatives: Mapping[Negatives, Estimate]
@@ -118,14 +156,63 @@ class AttackFigures:
         Figures of the mean over seeds; intervals hold patients, and seeds as a second level.
     on_originals
         AUC by kind of linkage of the same attacker when nothing is done: its control.
+    learned_from_copies
+        Whether it was trained on copies of the method that it attacks.
+    above_floor
+        Follow-up AUC minus that of an attacker who knows the labels alone, over the same patients.
+    control_above_floor
+        The same of the control. One that is not clearly above would know nobody if nothing were
+        done.
     """
 
     rung: Rung
     name: str
     trained_on: str
-    seeds: tuple[Mapping[Linkage, float], ...]
+    seeds: tuple[Mapping[Linkage, Figure], ...]
     linkage: Mapping[Linkage, LinkageFigures]
-    on_originals: Mapping[Linkage, float]
+    on_originals: Mapping[Linkage, Figure]
+    learned_from_copies: bool
+    above_floor: Estimate
+    control_above_floor: Estimate
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """How the risk of being found is spread over patients; no figure is of one of them.
+
+    Attributes
+    ----------
+    attacker
+        Who searches: the worst one for the same image.
+    patients, copies, gallery
+        How many patients, copies of each of their images, and originals in a search.
+    chance
+        Of being found first by scores without information.
+    found
+        By quantile of the patients ("0.5", "0.9"): how often they are found first, over their
+        images, copies, galleries and the seeds of the attacker.
+    never, always
+        Part of the patients who are never found first, and who always are.
+    of_the_most_exposed
+        Part of all findings that falls to the most exposed tenth of the patients.
+    of_the_most_exposed_by_chance
+        The same if each copy were found as often, but whose it is were drawn by lot.
+    again
+        Of patients who are found first with one copy, the part found first with another one; None
+        with a single copy or where nobody is found.
+    """
+
+    attacker: str
+    patients: int
+    copies: int
+    gallery: int
+    chance: float
+    found: Mapping[str, float]
+    never: Estimate
+    always: Estimate
+    of_the_most_exposed: Figure
+    of_the_most_exposed_by_chance: Figure
+    again: float | None
 
 
 @dataclass(frozen=True)
@@ -180,8 +267,8 @@ class Utility:
     findings: tuple[FindingFigures, ...]
     trained_on_copies: Estimate | None
     trained_on_originals: Estimate | None
-    calibration_error: float
-    calibration_error_of_originals: float
+    calibration_error: Figure
+    calibration_error_of_originals: Figure
     trained_difference: Estimate | None = None
     training: str = ""
 
@@ -205,10 +292,10 @@ class Quality:
         Number of sources with lung fields.
     """
 
-    kernel_distance: Mapping[str, float]
-    frechet_distance: Mapping[str, float]
+    kernel_distance: Mapping[str, Figure]
+    frechet_distance: Mapping[str, Figure]
     images: int
-    ms_ssim: float
+    ms_ssim: Figure
     geometry: float | None
     geometry_images: int = 0
 
@@ -229,7 +316,7 @@ class Attributes:
     sex_auc_of_originals: Estimate
     age_error: Estimate
     age_error_of_originals: Estimate
-    age_error_of_median: float
+    age_error_of_median: Figure
 
 
 @dataclass(frozen=True)
@@ -291,6 +378,8 @@ class MethodFigures:
         The rungs that were run.
     not_run
         Rungs and other parts that were not, with the reason.
+    exposure
+        Of single patients under the worst attacker; None if there are too few.
     """
 
     method: str
@@ -303,6 +392,7 @@ class MethodFigures:
     quality: Quality | None
     attributes: Attributes | None
     subgroups: tuple[Subgroup, ...]
+    exposure: Exposure | None
 
     def worst(self, kind: Linkage) -> AttackFigures | None:
         """Return the attacker with the highest AUC, mean over its seeds; None if none has one."""
@@ -343,6 +433,14 @@ class Evaluation:
         Those under test and the baselines.
     memorization
         Of the generator; None if not run.
+    protocol
+        Number of the code that attacked and measured; figures of two numbers do not compare.
+    plan
+        What the run did.
+    methods_not_run
+        Methods that were left out, with the reason.
+    not_measurable
+        What the cohort cannot show, with the reason.
     command
         What makes it again, without a path.
     """
@@ -363,8 +461,24 @@ class Evaluation:
     originals: MethodFigures
     methods: tuple[MethodFigures, ...]
     memorization: Memorization | None
+    protocol: int
+    plan: Plan
+    methods_not_run: Mapping[str, str]
+    not_measurable: Mapping[str, str]
     command: str = ""
 
     def to_record(self) -> dict[str, Any]:
-        """Return the evaluation for JSON."""
-        return asdict(self)
+        """Return the evaluation for JSON, with null for what is not a number."""
+        record: dict[str, Any] = for_json(asdict(self))
+        return record
+
+
+def for_json(content: Any) -> Any:
+    """Return plain content as JSON can say it: NaN is null, a set a sorted list."""
+    if isinstance(content, Mapping):
+        return {key: for_json(value) for key, value in content.items()}
+    if isinstance(content, frozenset):
+        return sorted(content)
+    if isinstance(content, list | tuple):
+        return [for_json(value) for value in content]
+    return None if isinstance(content, float) and not isfinite(content) else content

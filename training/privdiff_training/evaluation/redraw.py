@@ -23,6 +23,9 @@ from privdiff_training.sampling import generator_for
 
 BATCH = 8
 
+SAMPLING = 1
+"""Raised whenever the same weights and settings redraw otherwise: what is kept is not read then."""
+
 
 class Told(str, Enum):
     """What the bundle is told beside the pixels.
@@ -80,8 +83,9 @@ def redraw(
     Tensor
         Shape of `originals`, float32 in [0, 1].
     """
-    conditions = _conditions(cohort, told)
-    what = f"{weights_hash(read_bundle(bundle))}:{profile.value}:{strength}:{seed}"
+    conditions = conditions_of(cohort, told)
+    weights, settings = weights_hash(read_bundle(bundle)), PROFILES[profile]
+    what = f"{SAMPLING}:{weights}:{profile.value}:{settings}:{strength}:{seed}"
     path = cache_dir / f"redrawn-{_key(what, originals, *conditions.values())}.safetensors"
     if not path.exists():
         pipeline = PrivDiffPipeline.from_pretrained(bundle)
@@ -150,8 +154,8 @@ def _key(what: str, *tensors: Tensor) -> str:
     return digest.hexdigest()[:16]
 
 
-def _conditions(cohort: Cohort, told: Told) -> dict[str, Any]:
-    """Return arguments of the pipeline, one row per image.
+def conditions_of(cohort: Cohort, told: Told) -> dict[str, Any]:
+    """Return what a bundle is told as arguments of the pipeline, one row per image.
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """Searching originals for the person of a redrawn image: rank 1, rank 5, mAP@R.
 
-A gallery holds the originals that are sought and strangers of the same data set and view. Of a
+A gallery holds the originals that are sought and strangers of their data set and view. Of a
 gallery that is smaller than the cohort many are drawn, and their figures averaged.
 """
 
@@ -14,14 +14,14 @@ import numpy as np
 from privdiff_training.cohort import Cohort
 from privdiff_training.evaluation.linkage import Linkage, LinkageTrial
 from privdiff_training.evaluation.record import Retrieval
-from privdiff_training.evaluation.statistics import Estimate, bootstrap_figures
+from privdiff_training.evaluation.statistics import bootstrap_figures, of_patients
 
 SMALL_GALLERY = 100
 GALLERIES_DRAWN = 20
 
 
 @dataclass(frozen=True)
-class _Search:
+class Searches:
     """Figures per patient of one matrix and one size of gallery, shape (patients,) each."""
 
     rank_1: np.ndarray
@@ -57,8 +57,8 @@ def retrieval(
     Returns
     -------
     tuple of Retrieval
-        By ascending size; a gallery that the cohort cannot fill is left out, and so is every one
-        if no patient has anything to be found.
+        By ascending size. Queries whose view has too few originals for a gallery are no part of its
+        figures, whose number of patients tells so; a gallery that nobody can fill is left out.
     """
     whole = LinkageTrial(cohort, kind)
     sizes: list[tuple[LinkageTrial, int | None]] = [(whole, SMALL_GALLERY), (whole, None)]
@@ -66,36 +66,46 @@ def retrieval(
         wide = LinkageTrial(cohort, kind, others=others)
         sizes = [(wide, SMALL_GALLERY), (whole, None), (wide, None)]
     found = []
-    for trial, size in sizes:
-        if not trial.patients or _largest(trial) < (size or 2):
+    for everybody, size in sizes:
+        trial = everybody.of_rows(everybody.gallery_sizes >= (size or 2))
+        if not trial.patients:
             continue
         matrices = [matrix[:, : trial.positive.shape[1]] for matrix in scores]
-        found.append(_summary([_searched(trial, matrix, size, seed) for matrix in matrices], seed))
+        searches = [search_all(trial, matrix, size, seed) for matrix in matrices]
+        found.append(_summary(searches, seed))
     return tuple(sorted(found, key=lambda each: each.gallery))
 
 
-def _largest(trial: LinkageTrial) -> int:
-    """Return the size that the galleries of all queries can have."""
-    rows = np.concatenate(trial.rows_of_patient)
-    return int((trial.negative[rows] | trial.positive[rows]).sum(1).min())
+def search_all(trial: LinkageTrial, scores: np.ndarray, size: int | None, seed: int) -> Searches:
+    """Search for every patient of a trial.
 
-
-def _searched(trial: LinkageTrial, scores: np.ndarray, size: int | None, seed: int) -> _Search:
+    Parameters
+    ----------
+    trial
+        What is sought, and the strangers.
+    scores
+        Shape (queries, gallery).
+    size
+        Of the galleries that are drawn; None for all of the trial.
+    seed
+        Of galleries and of the order of equal scores.
+    """
+    scores = scores[trial.queries]
     rng = np.random.default_rng((seed, size or 0))
     patients = [
-        np.mean([_query(trial, scores, int(query), size, rng) for query in rows], axis=0)
+        np.mean([_search(trial, scores, int(row), size, rng) for row in rows], axis=0)
         for rows in trial.rows_of_patient
     ]
     rank_1, rank_5, precision, chance, gallery = np.array(patients).T
-    return _Search(rank_1, rank_5, precision, float(chance.mean()), float(gallery.mean()))
+    return Searches(rank_1, rank_5, precision, float(chance.mean()), float(gallery.mean()))
 
 
-def _query(
-    trial: LinkageTrial, scores: np.ndarray, query: int, size: int | None, rng: np.random.Generator
+def _search(
+    trial: LinkageTrial, scores: np.ndarray, row: int, size: int | None, rng: np.random.Generator
 ) -> tuple[float, float, float, float, float]:
-    """Return rank 1, rank 5, average precision, chance and size of the gallery of one query."""
-    sought = scores[query, trial.positive[query]]
-    strangers = scores[query, trial.negative[query]]
+    """Return rank 1, rank 5, average precision, chance and size of the gallery of one row."""
+    sought = scores[row, trial.positive[row]]
+    strangers = scores[row, trial.negative[row]]
     count = len(strangers) if size is None else size - len(sought)
     draws = GALLERIES_DRAWN
     if count < len(strangers):
@@ -118,7 +128,7 @@ def _query(
     )
 
 
-def _summary(searches: Sequence[_Search], seed: int) -> Retrieval:
+def _summary(searches: Sequence[Searches], seed: int) -> Retrieval:
     names = ("rank_1", "rank_5", "mean_average_precision")
     patients = len(searches[0].rank_1)
 
@@ -131,5 +141,8 @@ def _summary(searches: Sequence[_Search], seed: int) -> Retrieval:
         }
 
     whole = {name: float(np.mean([getattr(each, name) for each in searches])) for name in names}
-    figures: dict[str, Estimate] = bootstrap_figures(whole, resample, patients, seed)
+    figures = {
+        name: of_patients(figure)
+        for name, figure in bootstrap_figures(whole, resample, patients, seed).items()
+    }
     return Retrieval(gallery=round(searches[0].gallery), chance=searches[0].chance, **figures)

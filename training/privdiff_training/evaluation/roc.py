@@ -25,24 +25,21 @@ def roc_curve(trial: LinkageTrial, scores: Sequence[np.ndarray]) -> RocCurve:
     scores
         One matrix per seed, shape (queries, gallery); higher means more alike.
     """
-    queries = np.concatenate([*trial.rows_of_patient, np.empty(0, int)])
-    number = int(trial.negative[queries].sum())
+    rows = np.concatenate([*trial.rows_of_patient, np.empty(0, int)])
+    number = int(trial.negative[rows].sum())
     if not number:
         return RocCurve((), ())
     rates = RATES[(RATES == 0) | (RATES * number >= 1)]
-    curves = [_true_positive_rate(trial, matrix, queries, rates) for matrix in scores]
+    curves = [_true_positive_rate(trial, matrix[trial.queries], rows, rates) for matrix in scores]
     return RocCurve(tuple(rates.tolist()), tuple(np.mean(curves, axis=0).tolist()))
 
 
 def _true_positive_rate(
-    trial: LinkageTrial, scores: np.ndarray, queries: np.ndarray, rates: np.ndarray
+    trial: LinkageTrial, scores: np.ndarray, rows: np.ndarray, rates: np.ndarray
 ) -> np.ndarray:
-    negative = np.sort(scores[queries][trial.negative[queries]])[::-1]
+    negative = np.sort(scores[rows][trial.negative[rows]])[::-1]
     # A pair is called one person above the score that lets through the part `rate` of strangers.
     allowed = np.floor(rates * len(negative) + 1e-9).astype(int)
     limits = np.append(negative, -np.inf)[allowed]
-    parts = [
-        (scores[rows][trial.positive[rows]][:, None] > limits).mean(0)
-        for rows in trial.rows_of_patient
-    ]
+    parts = [(scores[tuple(pairs.T)][:, None] > limits).mean(0) for pairs in trial.pairs_of_patient]
     return np.asarray(np.mean(parts, axis=0))

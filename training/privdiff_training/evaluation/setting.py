@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
+
 from privdiff_infer.model.bundle import BundleInfo, read_bundle
 from privdiff_training.cohort import read_manifest
-from privdiff_training.evaluation.attacks.attack import Attack, Originals
+from privdiff_training.evaluation.attacks.attack import Attack, Copies, Known, Originals
 from privdiff_training.evaluation.attacks.config import AttackersConfig
 from privdiff_training.evaluation.attacks.embedding import weights_fingerprint
 from privdiff_training.evaluation.attacks.ladder import ladder
+from privdiff_training.evaluation.attacks.metadata import Fact, floors
+from privdiff_training.evaluation.cohort_limits import FLOORS, floor_name, not_measurable
 from privdiff_training.evaluation.methods.method import hash_of
 from privdiff_training.evaluation.networks import Evaluators
 from privdiff_training.evaluation.plan import PLANS, reasons_not_to_run
@@ -20,6 +25,9 @@ from privdiff_training.evaluation.record import Rung, Size
 from privdiff_training.evaluation.roles import Roles
 from privdiff_training.evaluation.steps import Steps
 from privdiff_training.images import load_images
+
+PROTOCOL = 2
+"""Raised whenever attackers or figures change: steps under another number are done again."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,8 @@ class Setting:
         The attackers that are run.
     not_run
         Which are not, and why.
+    not_measurable
+        What the cohort cannot show, and why.
     """
 
     def __init__(self, options: EvaluationOptions, output: Path) -> None:
@@ -108,9 +118,11 @@ class Setting:
             for name, part in vars(self.roles).items()
         }
         self.test = self.images["test"]
+        self.not_measurable = not_measurable(self.roles)
         self.evaluators = Evaluators.load(options.evaluators)
         self.steps = Steps(
             output / "steps",
+            PROTOCOL,
             options.seed,
             weights_fingerprint(options.evaluators),
             _digest(self.images),
@@ -119,9 +131,32 @@ class Setting:
             self.plan, options.size, options.rungs, bool(options.attackers.encoders)
         )
         every = ladder(options.evaluators / "identity", options.attackers)
+        wanted = options.rungs if options.rungs is not None else self.plan.rungs
+        self.plan = replace(self.plan, rungs=wanted)
         self.attacks: tuple[Attack, ...] = tuple(
             attack for attack in every if attack.rung.value not in self.not_run
         )
+
+    @cached_property
+    def floor_scores(self) -> dict[str, np.ndarray]:
+        """Scores (test, test) of attackers who see no pixel, by what they are told."""
+        if Rung.METADATA.value in self.not_run or FLOORS in self.not_measurable:
+            return {}
+        facts = [fact for fact in Fact if floor_name(fact) not in self.not_measurable]
+        return self.steps.arrays("floors", lambda: self._floor_scores(facts))
+
+    def _floor_scores(self, facts: Sequence[Fact]) -> dict[str, np.ndarray]:
+        known = Known(
+            self.images["reference"],
+            self.images["attacker_train"],
+            self.images["attacker_select"],
+            copy=_no_copies,
+        )
+        queries = Copies(self.test.cohort, self.test.pixels[None])
+        return {
+            attack.name: attack.train(known, self.options.seed)(queries, self.test)
+            for attack in floors(facts)
+        }
 
     @cached_property
     def others(self) -> Originals | None:
@@ -132,6 +167,10 @@ class Setting:
         for images in rest:
             first = first.joined(images)
         return first
+
+
+def _no_copies(originals: Originals) -> Copies:
+    raise AssertionError("who sees no pixel needs no copy")
 
 
 def _limited(roles: Roles, images: int | None) -> Roles:

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
+from pydantic import BeforeValidator
 
 DRAWS = 500
 INTERVAL = (2.5, 97.5)  # percentiles
 NORMAL_QUANTILE = 1.959964  # of the same interval
+FEW_CASES = 10
+"""Cases, or cases missing to all, up to which a bootstrap of a part of patients is not trusted."""
+
+
+def _number(value: object) -> object:
+    return float("nan") if value is None else value
+
+
+Figure = Annotated[float, BeforeValidator(_number)]
+"""A number that may be NaN, for which JSON has no word: it is null there."""
 
 
 @dataclass(frozen=True)
@@ -20,13 +32,17 @@ class Estimate:
     All three numbers are NaN where the data do not suffice.
     """
 
-    value: float
-    low: float
-    high: float
+    value: Figure
+    low: Figure
+    high: Figure
     patients: int
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+NOTHING = Estimate(float("nan"), float("nan"), float("nan"), 0)
+"""What was not measured."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +70,18 @@ def wilson(cases: Sequence[bool]) -> Share:
     if not number:
         return Share(float("nan"), float("nan"), float("nan"), 0)
     value = sum(cases) / number
+    return Share(value, *wilson_interval(value, number), number)
+
+
+def wilson_interval(value: float, number: int) -> tuple[float, float]:
+    """Return Wilson's score interval (95 %) of a part `value` of `number` independent cases.
+
+    The part may be a mean over seeds or galleries, so that it counts no whole cases.
+    """
     weight = NORMAL_QUANTILE**2 / number
     middle = (value + weight / 2) / (1 + weight)
-    half = math.sqrt(value * (1 - value) * weight + weight**2 / 4) / (1 + weight)
-    return Share(value, max(0.0, middle - half), min(1.0, middle + half), number)
+    half = math.sqrt(max(0.0, value * (1 - value) * weight + weight**2 / 4)) / (1 + weight)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def auc(positive: np.ndarray, negative: np.ndarray) -> float:
@@ -156,3 +180,16 @@ def summarize(value: float, draws: np.ndarray, patients: int) -> Estimate:
     kept = draws[np.isfinite(draws)]
     low, high = np.percentile(kept, INTERVAL) if len(kept) else (float("nan"),) * 2
     return Estimate(value, float(low), float(high), patients)
+
+
+def of_patients(share: Estimate) -> Estimate:
+    """Widen the interval of a part of the patients where it rests on few of them, or all but few.
+
+    A bootstrap has no width where all patients agree, and too little where few do not: the interval
+    then reaches as far as Wilson's over patients at least.
+    """
+    cases = share.value * share.patients
+    if not math.isfinite(cases) or FEW_CASES <= cases <= share.patients - FEW_CASES:
+        return share
+    low, high = wilson_interval(share.value, share.patients)
+    return replace(share, low=min(low, share.low), high=max(high, share.high))

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from privdiff_infer.release import write_json
 from privdiff_training.evaluation.methods.method import hash_of
+from privdiff_training.evaluation.record import for_json
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class Steps:
             logger.info("%s", name)
             result = make()
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, adapter.dump_python(result))
+            write_json(path, for_json(adapter.dump_python(result)))
             return result
         return adapter.validate_python(json.loads(path.read_text(encoding="utf-8")))
 

@@ -21,7 +21,7 @@ from privdiff_training.evaluation.statistics import (
     Estimate,
     bootstrap,
     bootstrap_difference,
-    wilson,
+    of_patients,
 )
 
 CALIBRATION_BINS = 15
@@ -125,8 +125,8 @@ def share_of_images(
 ) -> Estimate:
     """Return the part of images at risk with an event, with a bootstrap over patients.
 
-    Where no patient has one, or all have, a bootstrap has no width: the interval is then Wilson's
-    over the patients at risk, whose images do not count as independent.
+    Where few patients have one, or all but few, the interval is Wilson's over the patients at risk
+    at least; see `of_patients`.
 
     Parameters
     ----------
@@ -139,15 +139,12 @@ def share_of_images(
     """
     exposed = [rows[at_risk[rows]] for rows in rows_of_patient if at_risk[rows].any()]
     counts = np.array([[events[rows].sum(), len(rows)] for rows in exposed]).reshape(-1, 2)
-    if counts[:, 0].sum() in (0, counts[:, 1].sum()):
-        share = wilson([bool(happened) for happened in counts[:, 0]])
-        return Estimate(share.value, share.low, share.high, share.number)
 
     def part(patients: Sequence[int], rng: np.random.Generator) -> float:
         happened, number = counts[list(patients)].sum(0)
         return float(happened / number)
 
-    return bootstrap(part, len(exposed), seed)
+    return of_patients(bootstrap(part, len(exposed), seed))
 
 
 def _finding(

@@ -2,7 +2,8 @@
 
 Every patient counts equally: in a resample each drawn patient gives one positive pair, drawn anew;
 the figure itself is the mean over all of them. Strangers count equally too, however many images
-they have, and are resampled like the patients.
+they have. One draw of patients decides both: who is drawn twice is sought twice and a stranger to
+everybody else twice, and who is not drawn is neither.
 """
 
 from __future__ import annotations
@@ -14,18 +15,16 @@ import numpy as np
 
 from privdiff_training.cohort import Cohort
 from privdiff_training.evaluation.linkage import Linkage, LinkageTrial, Negatives
-from privdiff_training.evaluation.statistics import Estimate, bootstrap_figures
+from privdiff_training.evaluation.statistics import Estimate, bootstrap_figures, of_patients
 
 FALSE_POSITIVE_RATES = (1e-2, 1e-3)
 EXPECTED_FALSE_POSITIVES = 10
 """A false positive rate is reported if the negatives allow for this many errors at it."""
 
-FIGURES = (
-    "auc",
-    "folded_auc",
-    "equal_error_rate",
-    *(f"{rate:g}" for rate in FALSE_POSITIVE_RATES),
-)
+SHARES = ("equal_error_rate", *(f"{rate:g}" for rate in FALSE_POSITIVE_RATES))
+"""Figures that are parts of the patients."""
+
+FIGURES = ("auc", "folded_auc", *SHARES)
 PERMUTATIONS = 200
 
 
@@ -93,6 +92,32 @@ def verification(
     )
 
 
+def auc_difference(
+    cohort: Cohort, new: Sequence[np.ndarray], old: Sequence[np.ndarray], kind: Linkage, seed: int
+) -> Estimate:
+    """Return the AUC of one attacker minus that of another over the same draws of patients.
+
+    Parameters
+    ----------
+    cohort, kind, seed
+        See `verification`.
+    new, old
+        Scores of both, each one matrix per seed of the attacker.
+    """
+    trial = LinkageTrial(cohort, kind)
+    both = [[SortedPairs(trial, matrix) for matrix in scores] for scores in (new, old)]
+
+    def difference(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        return {"auc": figures[0]["auc"] - figures[1]["auc"]}
+
+    def resample(rng: np.random.Generator) -> dict[str, float]:
+        state = int(rng.integers(2**31))  # both attackers meet the same patients
+        return difference([_resampled(pairs, np.random.default_rng(state)) for pairs in both])
+
+    whole = difference([_mean([pair.whole() for pair in pairs]) for pairs in both])
+    return bootstrap_figures(whole, resample, trial.patients, seed)["auc"]
+
+
 def seed_auc(cohort: Cohort, scores: np.ndarray, kind: Linkage) -> float:
     """Return the AUC of one seed of an attacker, without an interval; NaN without pairs."""
     return SortedPairs(LinkageTrial(cohort, kind), scores).whole()["auc"]
@@ -108,14 +133,22 @@ def oriented(cohort: Cohort, scores: np.ndarray, seed: int) -> float:
 
 
 def _estimates(pairs: Sequence[SortedPairs], seed: int) -> dict[str, Estimate]:
-    def resample(rng: np.random.Generator) -> dict[str, float]:
-        seeds = rng.integers(len(pairs), size=len(pairs))
-        people = int(rng.integers(2**31))  # the same for every seed: they are no further patients
-        return _mean([pairs[index].resample(np.random.default_rng(people)) for index in seeds])
-
-    return bootstrap_figures(
-        _mean([pair.whole() for pair in pairs]), resample, pairs[0].trial.patients, seed
+    figures = bootstrap_figures(
+        _mean([pair.whole() for pair in pairs]),
+        lambda rng: _resampled(pairs, rng),
+        pairs[0].trial.patients,
+        seed,
     )
+    return {
+        name: of_patients(figure) if name in SHARES else figure for name, figure in figures.items()
+    }
+
+
+def _resampled(pairs: Sequence[SortedPairs], rng: np.random.Generator) -> dict[str, float]:
+    """Return the figures of drawn patients and of drawn seeds of the attacker."""
+    people = int(rng.integers(2**31))  # the same for every seed: they are no further patients
+    seeds = rng.integers(len(pairs), size=len(pairs))
+    return _mean([pairs[index].resample(np.random.default_rng(people)) for index in seeds])
 
 
 def _mean(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -140,30 +173,29 @@ class SortedPairs:
 
     def __init__(self, trial: LinkageTrial, scores: np.ndarray) -> None:
         self.trial = trial
-        self.matrix = scores
-        usable = np.zeros(len(scores), dtype=bool)
-        pairs, sizes = [np.empty((0, 2), int)], []
-        for rows in trial.rows_of_patient:
-            usable[rows] = True
-            query, image = np.nonzero(trial.positive[rows])
-            pairs.append(np.stack((rows[query], image), axis=1))
-            sizes.append(len(query))
+        self.matrix = scores = scores[trial.queries]  # a row for each row of the trial
+        sizes = [len(pairs) for pairs in trial.pairs_of_patient]
         self.pairs_per_patient = np.array(sizes, int)  # their pairs follow one another
         self.first_pair = np.cumsum(self.pairs_per_patient) - self.pairs_per_patient
-        self.query_of_pair, gallery = np.concatenate(pairs).T
-        self.positive = scores[self.query_of_pair, gallery]
+        pairs = np.concatenate([np.empty((0, 2), int), *trial.pairs_of_patient])
+        self.row_of_pair, gallery = pairs.T
+        self.positive = scores[self.row_of_pair, gallery]
 
+        usable = np.zeros(len(scores), dtype=bool)
+        usable[self.row_of_pair] = True
         self.mask = trial.negative & usable[:, None]
         self.counted = self.mask.astype(float)
-        query, image = np.nonzero(self.mask)
-        self.order = np.argsort(scores[query, image], kind="stable")
-        self.negative = scores[query, image][self.order]
-        self.query_of_negative = query[self.order]
+        row, image = np.nonzero(self.mask)
+        self.order = np.argsort(scores[row, image], kind="stable")
+        self.negative = scores[row, image][self.order]
+        self.row_of_negative = row[self.order]
         self.image_of_negative = image[self.order]
-        self.negatives = len(query)
+        self.negatives = len(row)
         self.places = _Places.of(self.positive, self.negative)
 
         self.units = int(trial.gallery_units.max()) + 1
+        first = [trial.queries[pairs[0, 0]] for pairs in trial.pairs_of_patient]
+        self.unit_of_patient = trial.gallery_units[np.array(first, int)]
         self.images_of_unit = np.bincount(trial.gallery_units, minlength=self.units)
 
     def whole(self) -> dict[str, float]:
@@ -173,12 +205,14 @@ class SortedPairs:
         return self._figures(weights, np.ones(self.units))
 
     def resample(self, rng: np.random.Generator) -> dict[str, float]:
-        """Return all figures of drawn patients, one positive pair each, and drawn strangers."""
-        patients = self.trial.patients
-        chosen = self._drawn_pairs(rng, rng.integers(patients, size=patients))
-        weights = np.bincount(chosen, minlength=len(self.positive)) / patients
-        strangers = rng.integers(self.units, size=self.units)
-        return self._figures(weights, np.bincount(strangers, minlength=self.units).astype(float))
+        """Return all figures of drawn patients, one positive pair each, strangers to the rest."""
+        drawn = np.bincount(rng.integers(self.units, size=self.units), minlength=self.units)
+        sought = np.repeat(np.arange(self.trial.patients), drawn[self.unit_of_patient])
+        if not len(sought):
+            return dict.fromkeys(FIGURES, float("nan"))
+        chosen = self._drawn_pairs(rng, sought)
+        weights = np.bincount(chosen, minlength=len(self.positive)) / len(sought)
+        return self._figures(weights, drawn.astype(float))
 
     def _drawn_pairs(self, rng: np.random.Generator, patients: np.ndarray) -> np.ndarray:
         """Return one positive pair of each patient."""
@@ -194,16 +228,16 @@ class SortedPairs:
         ladder = self._ladder(
             np.full(len(self.positive), 1 / len(self.positive)), np.ones(self.units)
         )
-        of_query = {query: np.flatnonzero(self.mask[query]) for query in set(self.query_of_pair)}
+        of_row = {row: np.flatnonzero(self.mask[row]) for row in set(self.row_of_pair)}
         folded = []
         for _ in range(PERMUTATIONS):
-            queries = self.query_of_pair[self._drawn_pairs(rng, np.arange(self.trial.patients))]
-            places = rng.random(len(queries))
+            rows = self.row_of_pair[self._drawn_pairs(rng, np.arange(self.trial.patients))]
+            places = rng.random(len(rows))
             strangers = [
-                of_query[query][int(place * len(of_query[query]))]
-                for query, place in zip(queries, places, strict=True)
+                of_row[row][int(place * len(of_row[row]))]
+                for row, place in zip(rows, places, strict=True)
             ]
-            swapped = self.matrix[queries, strangers]
+            swapped = self.matrix[rows, strangers]
             weights = np.full(len(swapped), 1 / len(swapped))
             area = _Curve(_Places.of(swapped, self.negative), weights, ladder).area()
             folded.append(max(area, 1 - area))
@@ -212,18 +246,16 @@ class SortedPairs:
     def _ladder(self, pair_weights: np.ndarray, unit_weights: np.ndarray) -> np.ndarray:
         """Return the running sum, from 0, of the weights of the sorted negatives.
 
-        A query weighs as much as its positive pairs; each stranger of a query weighs the same,
-        shared among the images of that stranger.
+        A row weighs as much as its positive pairs; each stranger weighs the same, shared among the
+        images of that stranger.
         """
-        query_weights = np.bincount(
-            self.query_of_pair, weights=pair_weights, minlength=len(self.matrix)
+        row_weights = np.bincount(
+            self.row_of_pair, weights=pair_weights, minlength=len(self.matrix)
         ).astype(float)  # without any pair numpy counts in integers
         image_weights = (unit_weights / self.images_of_unit)[self.trial.gallery_units]
         totals = self.counted @ image_weights
-        shares = np.divide(
-            query_weights, totals, out=np.zeros_like(query_weights), where=totals > 0
-        )
-        weights = shares[self.query_of_negative] * image_weights[self.image_of_negative]
+        shares = np.divide(row_weights, totals, out=np.zeros_like(row_weights), where=totals > 0)
+        weights = shares[self.row_of_negative] * image_weights[self.image_of_negative]
         return np.concatenate(([0.0], np.cumsum(weights)))
 
     def _figures(self, pair_weights: np.ndarray, unit_weights: np.ndarray) -> dict[str, float]:

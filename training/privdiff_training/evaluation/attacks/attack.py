@@ -117,6 +117,11 @@ class Attack(Protocol):
         ...
 
     @property
+    def learns_from_copies(self) -> bool:
+        """Whether it is trained on copies by the tool that it attacks."""
+        ...
+
+    @property
     def fingerprint(self) -> str:
         """A hash of all that decides what it learns but for what it is given, and seed."""
         ...

@@ -57,6 +57,7 @@ class FixedVerifier:
     rung = Rung.FIXED
     name = "fixed verifier"
     is_learned = False
+    learns_from_copies = False
 
     @property
     def fingerprint(self) -> str:
@@ -99,6 +100,7 @@ class Averaging:
     space: Space
     rung = Rung.AVERAGING
     is_learned = False
+    learns_from_copies = False
 
     @property
     def name(self) -> str:

@@ -26,6 +26,7 @@ class FrozenEncoder:
     config: EncoderConfig
     rung = Rung.FROZEN_ENCODER
     is_learned = False
+    learns_from_copies = False
 
     @property
     def name(self) -> str:

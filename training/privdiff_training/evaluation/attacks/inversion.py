@@ -40,6 +40,7 @@ class Inversion:
     config: InverterConfig = field(default_factory=InverterConfig)
     rung = Rung.INVERSION
     is_learned = True
+    learns_from_copies = True
 
     @property
     def name(self) -> str:

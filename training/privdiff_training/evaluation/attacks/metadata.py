@@ -50,6 +50,7 @@ class MetadataAttack:
     facts: tuple[Fact, ...]
     rung = Rung.METADATA
     is_learned = False
+    learns_from_copies = False
 
     @property
     def name(self) -> str:
@@ -79,15 +80,19 @@ class MetadataAttack:
         trial = LinkageTrial(cohort, Linkage.FOLLOW_UP)
         if not trial.patients:
             raise CohortError("no patient has two images to learn from", "add follow-up images")
-        weights = np.zeros(trial.positive.shape)  # every patient weighs the same
-        for rows in trial.rows_of_patient:
-            weights[rows] = trial.positive[rows] / trial.positive[rows].sum()
-        strangers = np.argwhere(np.triu(trial.negative))
+        positive = np.concatenate(trial.pairs_of_patient)
+        weights = np.concatenate(  # every patient weighs the same
+            [np.full(len(pairs), 1 / len(pairs)) for pairs in trial.pairs_of_patient]
+        )
+        strangers = np.argwhere(trial.negative)
         rng = np.random.default_rng(seed)
         strangers = rng.permutation(strangers)[:STRANGERS]
-        pairs = np.concatenate((np.argwhere(weights), strangers))
-        same = np.arange(len(pairs)) < len(pairs) - len(strangers)
-        weight_of_pair = np.where(same, weights[tuple(pairs.T)], trial.patients / len(strangers))
+        pairs = np.concatenate((positive, strangers))
+        pairs[:, 0] = trial.queries[pairs[:, 0]]
+        same = np.arange(len(pairs)) < len(positive)
+        weight_of_pair = np.append(
+            weights, np.full(len(strangers), trial.patients / len(strangers))
+        )
         features = np.stack(
             [table[tuple(pairs.T)] for table in _alike(self.facts, cohort, cohort)], axis=1
         )
@@ -102,9 +107,25 @@ class MetadataAttack:
         return link
 
 
-def floors() -> tuple[MetadataAttack, ...]:
-    """Return the attackers who are told one fact each, and the one who is told all."""
-    return (*(MetadataAttack((fact,)) for fact in Fact), MetadataAttack(tuple(Fact)))
+def floors(facts: Sequence[Fact] = tuple(Fact)) -> tuple[MetadataAttack, ...]:
+    """Return the attackers who are told one of the facts each, and the one who is told all three.
+
+    Without one of them nobody is told all.
+    """
+    alone = tuple(MetadataAttack((fact,)) for fact in facts)
+    return (*alone, MetadataAttack(tuple(Fact))) if set(facts) == set(Fact) else alone
+
+
+def known_facts(cohort: Cohort) -> tuple[Fact, ...]:
+    """Return the facts that any image tells; a floor of others would be chance by default."""
+    known = {
+        Fact.LABELS: any(
+            state is not FindingState.UNKNOWN for row in cohort for state in row.findings
+        ),
+        Fact.SEX: any(row.sex is not None for row in cohort),
+        Fact.AGE: any(row.age_years is not None for row in cohort),
+    }
+    return tuple(fact for fact in Fact if known[fact])
 
 
 def _alike(facts: Sequence[Fact], first: Cohort, second: Cohort) -> list[np.ndarray]:

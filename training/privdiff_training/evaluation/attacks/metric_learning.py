@@ -41,6 +41,7 @@ class MetricLearning:
     rung = Rung.METRIC_LEARNING
     name = "metric learning from the fixed verifier"
     is_learned = True
+    learns_from_copies = True
 
     @property
     def fingerprint(self) -> str:

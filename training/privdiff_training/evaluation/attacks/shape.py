@@ -31,6 +31,7 @@ class ShapeAttack:
     rung = Rung.SHAPE
     name = "overlap of the lung fields"
     is_learned = False
+    learns_from_copies = False
 
     @property
     def fingerprint(self) -> str:

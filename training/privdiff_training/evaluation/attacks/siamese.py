@@ -95,6 +95,7 @@ class SiameseAttack:
     partner: Partner
     config: SiameseConfig = field(default_factory=SiameseConfig)
     is_learned = True
+    learns_from_copies = True
 
     @property
     def rung(self) -> Rung:
@@ -155,13 +156,15 @@ class _Pairs:
         self.originals = resampled(originals.pixels, image_size)
         self.siblings = siblings(originals.cohort)
         trial = LinkageTrial(originals.cohort, Linkage.SAME_IMAGE)
-        self.strangers = [np.flatnonzero(row) for row in trial.negative]
-        usable = torch.tensor([row for row, others in enumerate(self.strangers) if len(others)])
-        if not len(usable):
+        self.strangers = [
+            np.flatnonzero(row) for row in trial.negative
+        ]  # of the view of each image
+        self.usable = torch.tensor([len(others) > 0 for others in self.strangers])
+        if not self.usable.any():
             raise CohortError(
                 "an attacker needs two patients of one view to train on", "add images to the fold"
             )
-        self.shares = favouring_several([Share(usable, 1.0)], self.siblings)
+        self.shares = favouring_several([Share(self.usable.nonzero()[:, 0], 1.0)], self.siblings)
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Return two sets of images (count, 1, s, s) in [0, 1], and whether they match (count,)."""
@@ -169,15 +172,17 @@ class _Pairs:
         rows = batch_rows(self.shares, count, start, 0)
         same = torch.arange(count) % 2 == 0
         partners = drawn_partners(rows, self.siblings, generator)
-        itself = torch.rand(count, generator=generator) < 0.5
+        itself = (torch.rand(count, generator=generator) < 0.5) | ~self.usable[partners]
+        sought = torch.where(itself, rows, partners)
         places = torch.rand(count, generator=generator).tolist()
+        # A stranger is of the view of the image in whose place it stands, as in the trial itself.
         strangers = torch.tensor(
             [
-                self.strangers[row][int(place * len(self.strangers[row]))]
-                for row, place in zip(rows.tolist(), places, strict=True)
+                self.strangers[image][int(place * len(self.strangers[image]))]
+                for image, place in zip(sought.tolist(), places, strict=True)
             ]
         )
-        seconds = torch.where(same, torch.where(itself, rows, partners), strangers)
+        seconds = torch.where(same, sought, strangers)
         versions = torch.randint(len(self.copies), (count,), generator=generator)
         first = self.copies[versions, rows]
         if self.partner is Partner.ORIGINAL:

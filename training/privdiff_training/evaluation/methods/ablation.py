@@ -166,17 +166,23 @@ def ablations(bundle: Path, reference: Reference, operating_strength: float) -> 
     operating_strength
         Of the bundle.
     """
-    subspace = SubspaceSettings()
-    fitted = FittedErasers(bundle, reference, subspace)
-    has_attributes = bool(rows_with_attributes(reference.cohort))
-    has_patients = (
-        len(patients_with_several([row.unit for row in reference.cohort])) > subspace.rank
-    )
+    fitted = FittedErasers(bundle, reference, SubspaceSettings())
+    left_out = dict(ablations_without_data(reference.cohort))
     families = [(family, settings, False) for family, settings in ABLATIONS.items()]
-    if has_patients:
-        families += [(family, settings, True) for family, settings in WITH_SUBSPACE.items()]
+    families += [(family, settings, True) for family, settings in WITH_SUBSPACE.items()]
     for family, settings, erases_features in families:
-        if settings.sas.mode.erases_context and not has_attributes:
+        if family in left_out:
             continue
         for strength in sorted({operating_strength, *FURTHER_STRENGTHS}):
             yield Ablation(fitted, family, settings, strength, erases_features)
+
+
+def ablations_without_data(reference: Cohort) -> Iterator[tuple[str, str]]:
+    """Yield the families that a reference cohort cannot give, with the reason."""
+    several = patients_with_several([row.unit for row in reference])
+    rank = SubspaceSettings().rank
+    for family, settings in {**ABLATIONS, **WITH_SUBSPACE}.items():
+        if settings.sas.mode.erases_context and not rows_with_attributes(reference):
+            yield family, "no reference image has age and sex"
+        elif family in WITH_SUBSPACE and len(several) <= rank:
+            yield family, f"{rank} or fewer reference patients have several images"

@@ -9,12 +9,18 @@ from pathlib import Path
 from torch import Tensor
 
 from privdiff_infer.model.bundle import read_bundle
-from privdiff_infer.pipeline import ADAPTERS
+from privdiff_infer.pipeline import ADAPTERS, PrivDiffPipeline
 from privdiff_infer.profiles import PROFILES, ProfileSettings
 from privdiff_infer.vocabulary import Profile
 from privdiff_training.cohort import Cohort
 from privdiff_training.evaluation.methods.method import hash_of
-from privdiff_training.evaluation.redraw import Told, redraw, weights_hash
+from privdiff_training.evaluation.redraw import (
+    SAMPLING,
+    Told,
+    conditions_of,
+    redraw_with,
+    weights_hash,
+)
 
 LABELS_TO_IMAGE = "labels to image"
 
@@ -33,8 +39,6 @@ class BundleMethod:
         Folder.
     profile, strength
         How to sample.
-    cache_dir
-        Where redrawn images are kept.
     told_what
         What the bundle is told beside the pixels.
     """
@@ -42,7 +46,6 @@ class BundleMethod:
     bundle: Path
     profile: Profile
     strength: float
-    cache_dir: Path
     told_what: Told = Told.NOTHING
 
     @property
@@ -75,16 +78,9 @@ class BundleMethod:
 
     def anonymize(self, cohort: Cohort, originals: Tensor, seed: int) -> Tensor:
         """Redraw every original; see `Method`."""
-        return redraw(
-            self.bundle,
-            cohort,
-            originals,
-            self.profile,
-            self.strength,
-            seed,
-            self.cache_dir,
-            self.told_what,
-        )
+        pipeline = PrivDiffPipeline.from_pretrained(self.bundle)
+        told = conditions_of(cohort, self.told_what)
+        return redraw_with(pipeline, originals, self.profile, self.strength, seed, **told)
 
     @property
     def _addition(self) -> str:
@@ -107,4 +103,4 @@ def sampling_fingerprint(
     """
     if not (bundle / ADAPTERS / str(settings.adapter)).is_dir():
         settings = replace(settings, adapter=None)
-    return hash_of(weights_hash(read_bundle(bundle)), settings, strength, *further)
+    return hash_of(SAMPLING, weights_hash(read_bundle(bundle)), settings, strength, *further)

@@ -17,6 +17,7 @@ the theorem of `privdiff_infer.model.clusters`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -177,10 +178,21 @@ def k_same_methods(
     strength
         At which a mean is redrawn.
     """
-    patients = len({row.unit for row in reference.cohort})
+    patients = _patients(reference.cohort)
     decoded = [KSame(bundle, reference, k) for k in CURVE if k <= patients]
     redrawn = [KSameRedraw(k_same, strength, weight) for k_same in decoded for weight in MIXTURES]
     return (*decoded, *redrawn)
+
+
+def k_same_without_patients(reference: Cohort) -> Iterator[tuple[str, str]]:
+    """Yield every k that there are too few reference patients for, with the reason."""
+    for k in CURVE:
+        if k > _patients(reference):
+            yield f"k-same {k}", f"fewer than {k} reference patients"
+
+
+def _patients(cohort: Cohort) -> int:
+    return len({row.unit for row in cohort})
 
 
 @torch.no_grad()

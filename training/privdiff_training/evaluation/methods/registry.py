@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from privdiff_infer.errors import BundleError
 from privdiff_infer.model.bundle import BundleMetadata, read_bundle
 from privdiff_infer.vocabulary import Profile
-from privdiff_training.evaluation.methods.ablation import ablations
+from privdiff_training.evaluation.methods.ablation import ablations, ablations_without_data
 from privdiff_training.evaluation.methods.bundle import BundleMethod
 from privdiff_training.evaluation.methods.flow_field import flow_fields
-from privdiff_training.evaluation.methods.k_same import k_same_methods
+from privdiff_training.evaluation.methods.k_same import k_same_methods, k_same_without_patients
 from privdiff_training.evaluation.methods.method import Method
 from privdiff_training.evaluation.methods.pixelwise import pixelwise_methods
 from privdiff_training.evaluation.methods.reference import Reference
@@ -37,32 +37,62 @@ def methods_for(size: Size, bundle: Path, roles: Roles, cache_dir: Path) -> tupl
     roles
         `Roles.reference` is what baselines are made from.
     cache_dir
-        Where redrawn images and trained baselines are kept.
+        Where prepared images and trained baselines are kept.
 
     Raises
     ------
     BundleError
         If the bundle has no operating point.
     """
+    return tuple(_different(_candidates(size, bundle, roles, cache_dir)))
+
+
+def methods_left_out(
+    size: Size, methods: Sequence[Method], bundle: Path, roles: Roles, cache_dir: Path
+) -> dict[str, str]:
+    """Return the methods of the full size that an evaluation does not run, with the reason.
+
+    Parameters
+    ----------
+    size, bundle, roles, cache_dir
+        See `methods_for`.
+    methods
+        What it returned.
+    """
+    run = {method.name for method in methods}
+    reasons = {
+        method.name: f"not part of a run of size {size.value}"
+        for method in _candidates(Size.FULL, bundle, roles, cache_dir)
+        if method.name not in run
+    }
+    names = {method.fingerprint: method.name for method in methods}
+    for method in _candidates(size, bundle, roles, cache_dir):
+        if method.name not in run:
+            reasons[method.name] = f"makes the same copies as {names[method.fingerprint]}"
+    return reasons | dict(_impossible(bundle, roles))
+
+
+def _candidates(size: Size, bundle: Path, roles: Roles, cache_dir: Path) -> list[Method]:
+    """Return what a size compares, equal ways of making copies included."""
     metadata = read_bundle(bundle).metadata
     strength = operating_strength(metadata)
     reference = Reference(roles.reference, metadata.image_size, cache_dir)
-    methods: list[Method] = [BundleMethod(bundle, Profile.STANDARD, strength, cache_dir)]
+    methods: list[Method] = [BundleMethod(bundle, Profile.STANDARD, strength)]
     if size is not Size.QUICK:
         methods += [
-            BundleMethod(bundle, Profile.VANILLA, strength, cache_dir),
-            BundleMethod(bundle, Profile.VANILLA, 1.0, cache_dir),
+            BundleMethod(bundle, Profile.VANILLA, strength),
+            BundleMethod(bundle, Profile.VANILLA, 1.0),
         ]
     if size is Size.FULL:
         methods += [
-            *_told(bundle, strength, roles, cache_dir),
-            *_profiles(bundle, cache_dir),
+            *_told(bundle, strength, roles),
+            *_profiles(bundle),
             *ablations(bundle, reference, strength),
             *pixelwise_methods(),
             *k_same_methods(bundle, reference, strength),
             *flow_fields(bundle, reference, cache_dir),
         ]
-    return tuple(_different(methods))
+    return methods
 
 
 def operating_strength(metadata: BundleMetadata) -> float:
@@ -75,19 +105,33 @@ def operating_strength(metadata: BundleMetadata) -> float:
     return metadata.operating_points[Profile.STANDARD].strength
 
 
-def _told(bundle: Path, strength: float, roles: Roles, cache_dir: Path) -> Iterator[Method]:
+def _told(bundle: Path, strength: float, roles: Roles) -> Iterator[Method]:
     """Yield the operating point with what the manifest can tell of every image."""
-    rows = [row for cohort in vars(roles).values() for row in cohort]
-    knows_header = all(row.age_years is not None and row.sex is not None for row in rows)
     for told in tellable(bundle, Profile.STANDARD):
-        if told is Told.REPORT or (told is Told.HEADER and knows_header):
-            yield BundleMethod(bundle, Profile.STANDARD, strength, cache_dir, told)
+        if told is Told.REPORT or (told is Told.HEADER and _has_headers(roles)):
+            yield BundleMethod(bundle, Profile.STANDARD, strength, told)
 
 
-def _profiles(bundle: Path, cache_dir: Path) -> Iterator[Method]:
+def _has_headers(roles: Roles) -> bool:
+    rows = [row for cohort in vars(roles).values() for row in cohort]
+    return all(row.age_years is not None and row.sex is not None for row in rows)
+
+
+def _impossible(bundle: Path, roles: Roles) -> Iterator[tuple[str, str]]:
+    """Yield what no size can run with a bundle on a cohort, with the reason."""
+    told_header = f"{Profile.STANDARD.value}, told the header"
+    if Told.HEADER not in tellable(bundle, Profile.STANDARD):
+        yield told_header, "a result that starts from a group of patients is not told the header"
+    elif not _has_headers(roles):
+        yield told_header, "age and sex of some image are unknown"
+    yield from ablations_without_data(roles.reference)
+    yield from k_same_without_patients(roles.reference)
+
+
+def _profiles(bundle: Path) -> Iterator[Method]:
     for profile in Profile:
         for strength in STRENGTHS:
-            yield BundleMethod(bundle, profile, strength, cache_dir)
+            yield BundleMethod(bundle, profile, strength)
 
 
 def _different(methods: Iterable[Method]) -> Iterator[Method]:

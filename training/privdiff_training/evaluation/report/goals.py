@@ -7,18 +7,25 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from math import isfinite, isnan
 
+from privdiff_training.evaluation.cohort_limits import (
+    FINDINGS,
+    FLOORS,
+    FOLLOW_UP,
+    PART_OF,
+    SAME_IMAGE,
+    SEX,
+)
 from privdiff_training.evaluation.linkage import Linkage
-from privdiff_training.evaluation.record import Evaluation, MethodFigures, Rung
+from privdiff_training.evaluation.record import Evaluation, MethodFigures
 from privdiff_training.evaluation.report.judgement import (
-    NOTHING,
-    doubt,
+    certifying,
     findings_of,
     floor_of_labels,
     linkage_of,
     operating_point,
     worst_search,
 )
-from privdiff_training.evaluation.statistics import Estimate
+from privdiff_training.evaluation.statistics import NOTHING, Estimate
 
 SAME_IMAGE_GOAL = 0.60
 RANK_1_GOAL = 3.0  # times chance
@@ -56,14 +63,21 @@ def judge(evaluation: Evaluation) -> list[Goal]:
     point = operating_point(evaluation)
     if point is None:
         return []
-    floor = floor_of_labels(evaluation)
+    follow_up = _follow_up(point, floor_of_labels(evaluation))
+    of_part = [
+        (SAME_IMAGE, _same_image(point)),
+        *((PART_OF[kind], _rank_1(point, kind)) for kind in Linkage),
+        (FOLLOW_UP if FOLLOW_UP in evaluation.not_measurable else FLOORS, follow_up),
+        (FINDINGS, _findings(point)),
+        (SEX, _sex(point)),
+        *((PART_OF[kind], _no_better_family(evaluation, point, kind)) for kind in Linkage),
+    ]
+    reasons = evaluation.not_measurable
     return [
-        _same_image(point, floor),
-        *(_rank_1(point, floor, kind) for kind in Linkage),
-        _follow_up(point, floor),
-        _findings(point),
-        _sex(point),
-        *(_no_better_family(evaluation, point, kind) for kind in Linkage),
+        replace(goal, remark=reasons.get(part, goal.remark))
+        if goal.verdict is Verdict.NOT_MEASURED
+        else goal
+        for part, goal in of_part
     ]
 
 
@@ -76,7 +90,7 @@ def below(estimate: Estimate, limit: float) -> Verdict:
     return Verdict.MET if estimate.high <= limit else Verdict.OPEN
 
 
-def _same_image(point: MethodFigures, floor: Estimate) -> Goal:
+def _same_image(point: MethodFigures) -> Goal:
     linkage = linkage_of(point, Linkage.SAME_IMAGE)
     verdict = below(linkage, SAME_IMAGE_GOAL)
     remark = _reach(linkage, SAME_IMAGE_GOAL, verdict)
@@ -89,31 +103,30 @@ def _same_image(point: MethodFigures, floor: Estimate) -> Goal:
             remark,
         ),
         point,
-        floor,
     )
 
 
 def _follow_up(point: MethodFigures, floor: Estimate) -> Goal:
-    linkage, limit = linkage_of(point, Linkage.FOLLOW_UP), floor.value + FOLLOW_UP_GOAL
-    verdict = below(linkage, limit)
-    remark = _reach(linkage, limit, verdict)
+    worst = point.worst(Linkage.FOLLOW_UP)
+    above = worst.above_floor if worst else NOTHING
+    verdict = below(above, FOLLOW_UP_GOAL)
+    remarks = [_reach(above, FOLLOW_UP_GOAL, verdict)]
     if verdict is not Verdict.NOT_MEASURED:
-        remark = f"{remark}{'; ' if remark else ''}the floor itself is {floor}"
+        remarks.append(f"the AUC is {linkage_of(point, Linkage.FOLLOW_UP)}, the floor {floor}")
     return _certified(
         Goal(
             "Another image of the person tells hardly more than the labels: AUC of the worst "
-            "attacker",
-            f"at most {_number(limit)}, the floor of the labels and {FOLLOW_UP_GOAL:.2f}",
-            _words(linkage),
+            "attacker beyond that of who knows the labels alone, over the same patients",
+            f"at most {FOLLOW_UP_GOAL:.2f}",
+            _words(above),
             verdict,
-            remark,
+            "; ".join(filter(None, remarks)),
         ),
         point,
-        floor,
     )
 
 
-def _rank_1(point: MethodFigures, floor: Estimate, kind: Linkage) -> Goal:
+def _rank_1(point: MethodFigures, kind: Linkage) -> Goal:
     found = worst_search(point, kind)
     words = "its own original" if kind is Linkage.SAME_IMAGE else "another image of the person"
     goal = f"A search rarely finds {words} first: rank 1 of the worst attacker"
@@ -134,7 +147,6 @@ def _rank_1(point: MethodFigures, floor: Estimate, kind: Linkage) -> Goal:
             f"{where}; {reach}" if reach else where,
         ),
         point,
-        floor,
     )
 
 
@@ -187,13 +199,17 @@ def _no_better_family(evaluation: Evaluation, point: MethodFigures, kind: Linkag
     return Goal(goal, "none", number, Verdict.MET)
 
 
-def _certified(goal: Goal, point: MethodFigures, floor: Estimate) -> Goal:
-    """Take back a verdict that rests on attackers who would not know a person on originals."""
-    learned = [attack for attack in point.attacks if attack.rung is not Rung.METADATA]
-    if goal.verdict is Verdict.MET and all(doubt(attack, floor) for attack in learned):
-        remark = "no attacker clearly beats the floor on originals, so this certifies nothing"
-        return replace(goal, verdict=Verdict.OPEN, remark=remark)
-    return goal
+def _certified(goal: Goal, point: MethodFigures) -> Goal:
+    """Take back a verdict that no attacker stands for who learned from copies of this method."""
+    if goal.verdict is not Verdict.MET or certifying(point):
+        return goal
+    remark = (
+        "no attacker that learned from copies clearly beats the floor on originals, so this "
+        "certifies nothing"
+        if any(attack.learned_from_copies for attack in point.attacks)
+        else "no attacker that learns from copies was run, so this certifies nothing"
+    )
+    return replace(goal, verdict=Verdict.OPEN, remark=remark)
 
 
 def _reach(estimate: Estimate, limit: float, verdict: Verdict) -> str:
@@ -222,10 +238,6 @@ def _is_known(estimates: Iterable[Estimate]) -> bool:
 
 def _words(estimate: Estimate) -> str:
     return str(estimate) if isfinite(estimate.value) else "not measured"
-
-
-def _number(value: float) -> str:
-    return f"{value:.3f}" if isfinite(value) else "unknown"
 
 
 def _list(names: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ from privdiff_training.evaluation.record import (
     Retrieval,
     Rung,
 )
-from privdiff_training.evaluation.statistics import Estimate
+from privdiff_training.evaluation.statistics import NOTHING, Estimate
 
 LABELS_FLOOR = "labels"
 MEMORIZATION = "memorization"
@@ -22,7 +22,6 @@ SAME_UTILITY = 0.02
 """Macro AUC within which a control counts as keeping the findings as well."""
 
 NO_REASON = "no reason was recorded"
-NOTHING = Estimate(float("nan"), float("nan"), float("nan"), 0)
 
 
 def operating_point(evaluation: Evaluation) -> MethodFigures | None:
@@ -36,18 +35,26 @@ def floor_of_labels(evaluation: Evaluation) -> Estimate:
     return evaluation.floors.get(LABELS_FLOOR, NOTHING)
 
 
-def doubt(attack: AttackFigures, floor: Estimate) -> str:
+def doubt(attack: AttackFigures) -> str:
     """Return why an attacker certifies nothing, or an empty text.
 
-    One that learned something has to beat the floor of the labels clearly where nothing is done:
-    its control has to lie above the interval of the floor.
+    It has to beat the floor of the labels clearly where nothing is done: the whole interval of the
+    difference, over the same patients, has to lie above 0.
     """
-    control = attack.on_originals.get(Linkage.FOLLOW_UP, float("nan"))
-    if attack.rung is Rung.METADATA or control > floor.high:
+    if attack.rung is Rung.METADATA or attack.control_above_floor.low > 0:
         return ""
-    if isnan(control) or isnan(floor.high):
+    if isnan(attack.control_above_floor.low):
         return "no control on originals, or no floor"
     return "too weak to certify anything: does not clearly beat the floor on originals"
+
+
+def certifying(method: MethodFigures) -> list[AttackFigures]:
+    """Return the attackers whose failure says something.
+
+    They learned from copies of the method that they attack, as an intruder who owns the tool would,
+    and would know people if nothing were done.
+    """
+    return [attack for attack in method.attacks if attack.learned_from_copies and not doubt(attack)]
 
 
 def linkage_of(method: MethodFigures, kind: Linkage) -> Estimate:
@@ -107,6 +114,10 @@ def not_run(evaluation: Evaluation) -> list[tuple[str, str, list[str]]]:
     for method in methods:
         for part, reason in _missing_parts(method, evaluation.floors):
             missing.setdefault((part, reason), []).append(method.method)
+    for part, reason in evaluation.not_measurable.items():
+        missing[part, f"not measurable: {reason}"] = []
+    for name, reason in evaluation.methods_not_run.items():
+        missing.setdefault(("methods", reason), []).append(name)
     return [(part, reason, names) for (part, reason), names in missing.items()]
 
 
@@ -122,6 +133,7 @@ def _missing_parts(
         "quality": method.quality,
         "attributes": method.attributes,
         "subgroups": method.subgroups or None,
+        "exposure": method.exposure,
     }
     for part, figures in parts.items():
         if figures is None and part not in method.not_run:

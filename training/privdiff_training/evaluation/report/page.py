@@ -26,6 +26,11 @@ from privdiff_training.evaluation.report.judgement import (
     operating_point,
     worst_search,
 )
+from privdiff_training.evaluation.report.protocol import (
+    exposure_words,
+    protocol_words,
+    size_words,
+)
 from privdiff_training.evaluation.report.reading import read_evaluation
 from privdiff_training.evaluation.statistics import Estimate
 
@@ -68,7 +73,9 @@ def render(evaluation: Evaluation, pictures: Sequence[Path]) -> bytes:
         kinds=list(Linkage),
         kind_words=words.KINDS,
         rungs=words.RUNGS,
-        size_words=words.SIZES[evaluation.size],
+        size_words=size_words(evaluation),
+        protocol_words=list(protocol_words(evaluation)),
+        exposure_words=exposure_words(point.exposure) if point and point.exposure else "",
         negatives_words=words.NEGATIVES,
         headline=_headline(point) if point else [],
         floor=floor,

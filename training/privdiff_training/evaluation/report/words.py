@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from math import isfinite, isnan
 
+from privdiff_training.evaluation.cohort_limits import FINDINGS, PART_OF
 from privdiff_training.evaluation.linkage import Linkage
 from privdiff_training.evaluation.record import (
     AttackFigures,
     Evaluation,
     MethodFigures,
     Rung,
-    Size,
 )
 from privdiff_training.evaluation.report.judgement import (
     SAME_UTILITY,
@@ -55,12 +55,6 @@ RUNGS: Mapping[Rung, tuple[str, str]] = {
 KINDS: Mapping[Linkage, tuple[str, str]] = {
     Linkage.SAME_IMAGE: ("Same image", "the gallery holds the very original that was redrawn"),
     Linkage.FOLLOW_UP: ("Follow-up", "the gallery holds another image of the person"),
-}
-
-SIZES: Mapping[Size, str] = {
-    Size.QUICK: "a run for checks of the software: few attackers, few steps, one seed each",
-    Size.DEFAULT: "a run of about an hour: the main attackers, fewer seeds and steps than in full",
-    Size.FULL: "the whole ladder, with all seeds",
 }
 
 NEGATIVES: Mapping[str, str] = {
@@ -122,9 +116,9 @@ def sample_words(patients: int) -> str:
     return f"{words}, a small sample" if patients <= SMALL_SAMPLE else words
 
 
-def attack_notes(attack: AttackFigures, floor: Estimate) -> Iterator[str]:
+def attack_notes(attack: AttackFigures) -> Iterator[str]:
     """Yield what a reader has to know before trusting the figures of an attacker."""
-    reason = doubt(attack, floor)
+    reason = doubt(attack)
     if reason:
         yield reason
     for kind, figures in attack.linkage.items():
@@ -153,7 +147,9 @@ def _linkage_words(evaluation: Evaluation, point: MethodFigures, kind: Linkage) 
     worst = point.worst(kind)
     what = "its own original" if kind is Linkage.SAME_IMAGE else "another image of the same person"
     if worst is None:
-        yield f"Whether an image can be linked to {what} was not measured."
+        reason = evaluation.not_measurable.get(PART_OF[kind])
+        because = f": {reason}" if reason else ""
+        yield f"Whether an image can be linked to {what} was not measured{because}."
         return
     auc = worst.linkage[kind].auc
     found = f"in {_in_hundred(auc.value)} comparisons (AUC {auc}, {sample_words(auc.patients)})"
@@ -173,7 +169,7 @@ def _linkage_words(evaluation: Evaluation, point: MethodFigures, kind: Linkage) 
             f"An attacker who is told the labels, which are kept on purpose, and sees no image "
             f"reaches {_in_hundred(floor.value)} (AUC {floor})."
         )
-    reason = doubt(worst, floor)
+    reason = doubt(worst)
     if reason:
         yield f"This attacker is {reason}." if reason.startswith("too") else f"There is {reason}."
 
@@ -190,7 +186,9 @@ def _search_words(point: MethodFigures) -> Iterator[str]:
 
 def _findings_words(evaluation: Evaluation, point: MethodFigures) -> Iterator[str]:
     if point.utility is None or isnan(point.utility.macro.value):
-        yield "What is left of the findings was not measured."
+        reason = evaluation.not_measurable.get(FINDINGS)
+        because = f": {reason}" if reason else ""
+        yield f"What is left of the findings was not measured{because}."
         return
     before = findings_of(evaluation.originals)
     from_originals = f" from {before.value:.3f} on the originals" if isfinite(before.value) else ""
