@@ -88,8 +88,8 @@ class JobKeeper(Generic[Result]):
 
     def __exit__(self, *_: object) -> None:
         """Take the job away; what is in work is left undone."""
-        for _, future in self._in_work.values():
-            future.cancel()
+        for unfinished in self._in_work.values():
+            unfinished[1].cancel()
         if self._workers.are_reached and not self._workers.own:  # our own workers end anyway
             self._workers.client.unregister_worker_plugin(self._name)
 
