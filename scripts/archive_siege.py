@@ -206,6 +206,8 @@ def sizes(folders: OutputFolders, rows: int) -> dict[str, int]:
     """Return the bytes of an image in each part of OUT."""
     parts = {
         "results": folders.images,
+        "previews": folders.previews,
+        "held": folders.held,
         "review_pictures": folders.review,
         "journal": folders.journal,
         "audit": folders.audit,
@@ -220,4 +222,4 @@ def sizes(folders: OutputFolders, rows: int) -> dict[str, int]:
 def _bytes(path: Path) -> int:
     if path.is_dir():
         return sum(file.stat().st_size for file in path.iterdir())
-    return path.stat().st_size
+    return path.stat().st_size if path.exists() else 0

@@ -8,7 +8,8 @@ keep the figures that they have there. Run from the repository, on a machine tha
 
 Parts: `scaling` (images a second of one process, of `--workers 2`, and of two runs at once, which
 is what the cores give), `overhead` (seconds of the driver for one image, with jobs that do
-nothing), `siege` (a long run with kill -9 of workers and of the driver; see `archive_siege.py`).
+nothing), `storage` (bytes of one image in every part of OUT, with the embedded bundle and DICOM),
+`siege` (a long run with kill -9 of workers and of the driver; see `archive_siege.py`).
 The siege uses a bundle of random weights of a few thousand parameters and small generated images,
 for it is about robustness; `scaling` uses the embedded bundle and its sample with faint noise.
 """
@@ -38,7 +39,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "training"), str(ROOT / "scripts")]
 
 from archive_report import write_document  # noqa: E402
-from archive_siege import Siege  # noqa: E402
+from archive_siege import Siege, sizes  # noqa: E402
 
 from privdiff_infer.audit import AuditLog, Event, load_audit_key  # noqa: E402
 from privdiff_infer.batch import run_jobs  # noqa: E402
@@ -50,9 +51,11 @@ from privdiff_infer.sources import Source  # noqa: E402
 from privdiff_infer.vocabulary import DEFAULT_BUNDLE, FINDINGS  # noqa: E402
 
 RESULT = ROOT / "docs" / "results" / "archives.json"
-SIEGE_SHAPE = (64, 64)
+SIEGE_SHAPE = (64, 512)
+"""Small, and so flat that its review pictures are small too: they would take most of the time."""
 SIEGE_OPTIONS = ("--profile", "fast", "--steps", "1", "--seed", "1", "--format", "png")
 RESULT_EVENTS = (Event.IMAGE_RELEASED, Event.IMAGE_HELD)
+STORAGE_IMAGES = 16
 WARM_UP = 3
 """Images of each process that do not count: caches and threads are cold."""
 
@@ -147,10 +150,12 @@ def measure_scaling(plan: Plan) -> dict[str, Any]:
     }
 
 
-def finished(plan: Plan, bundle: Path, runs: dict[str, str], workers: int) -> list[list[datetime]]:
-    """Do runs at once; return the moments in which each had an image."""
+def finished(
+    plan: Plan, bundle: Path, runs: dict[str, str], workers: int, *more: str
+) -> list[list[datetime]]:
+    """Do runs at once, with further options; return the moments in which each had an image."""
     command = [sys.executable, "-m", "privdiff_infer", "anonymize", "--model", str(bundle)]
-    command += ["--seed", "1", "--device", "cpu", "--workers", str(workers)]
+    command += ["--seed", "1", "--device", "cpu", "--workers", str(workers), *more]
     started = [
         subprocess.Popen(
             [*command, str(plan.folder / sources), "-o", str(plan.folder / f"out-{name}")],
@@ -235,6 +240,17 @@ def outcome_of(source: Source) -> Outcome:
     return Outcome(row, "", "0" * 64, figures)
 
 
+def measure_storage(plan: Plan) -> dict[str, Any]:
+    """Return the bytes of an image in every part of OUT."""
+    (plan.folder / "whole").mkdir()
+    for index in range(STORAGE_IMAGES):
+        (plan.folder / "whole" / f"{index:05}.png").write_bytes(noisy_sample(index))
+    bundle = find_bundle(DEFAULT_BUNDLE)
+    finished(plan, bundle, {"storage": "whole"}, 1, "--format", "dicom")
+    folders = OutputFolders(plan.folder / "out-storage")
+    return {"images": STORAGE_IMAGES, "format": "dicom", "bytes": sizes(folders, STORAGE_IMAGES)}
+
+
 def measure_siege(plan: Plan) -> dict[str, Any]:
     """Return what became of a long run that was killed on the way."""
     bundle, sources = plan.folder / "bundle", plan.folder / "sources"
@@ -268,6 +284,7 @@ def write_small_image(path: Path, seed: int) -> None:
 PARTS: dict[str, Callable[[Plan], dict[str, Any]]] = {
     "scaling": measure_scaling,
     "overhead": measure_overhead,
+    "storage": measure_storage,
     "siege": measure_siege,
 }
 
