@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -301,6 +302,12 @@ class AuditChain:
 
     def _checked(self, line: bytes) -> Entry:
         index = self._anchor.entries
+        entry = self._genuine(line, index)
+        if entry.index != index or entry.previous != self._anchor.head:
+            raise AuditError(f"entry {index} of the audit log is missing or out of order", EVIDENCE)
+        return entry
+
+    def _genuine(self, line: bytes, index: int) -> Entry:
         try:
             entry = Entry.from_line(line)
         except ValueError:
@@ -310,8 +317,6 @@ class AuditChain:
                 f"entry {index} of the audit log was changed or was made with another key",
                 f"name the key of this run with {KEY_VARIABLE}, or {EVIDENCE}",
             )
-        if entry.index != index or entry.previous != self._anchor.head:
-            raise AuditError(f"entry {index} of the audit log is missing or out of order", EVIDENCE)
         return entry
 
     def _put_aside(self, torn: bytes) -> None:
@@ -323,7 +328,7 @@ class AuditChain:
 
 
 class AuditLog(AuditChain):
-    """The log of one run: its chain with all entries at hand.
+    """The log of one run: its chain, whose entries are read from the disk where they are wanted.
 
     A command holds it from its start to its seal.
 
@@ -335,12 +340,35 @@ class AuditLog(AuditChain):
 
     def __init__(self, path: Path, key: bytes) -> None:
         super().__init__(path, key)
-        self._entries: list[Entry] = []
+        self._last: Entry | None = None
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Yield all entries, up to the one that was read or written last.
+
+        Raises
+        ------
+        AuditError
+            If one was changed since it was checked.
+        """
+        left = self._size
+        if not left:
+            return
+        with reporting_disk_errors(), self._path.open("rb") as file:
+            for index, line in enumerate(file):
+                yield self._genuine(line, index)
+                left -= len(line)
+                if left <= 0:
+                    return
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """All entries, as they were read or written last."""
-        return tuple(self._entries)
+        """All entries at once, for what needs them all."""
+        return tuple(self)
+
+    @property
+    def last(self) -> Entry | None:
+        """The entry that was read or written last."""
+        return self._last
 
     def seal(self, folders: OutputFolders) -> Entry:
         """Append the SHA-256 of every file in release/, and of the records in private/.
@@ -361,7 +389,7 @@ class AuditLog(AuditChain):
 
     def _take(self, entry: Entry) -> None:
         super()._take(entry)
-        self._entries.append(entry)
+        self._last = entry
 
 
 def load_audit_key() -> bytes:
@@ -449,14 +477,14 @@ def _check_end(log: AuditLog, folders: OutputFolders) -> None:
     anchor = read_anchor(folders)
     if anchor is None or anchor.entries == 0:
         return
-    entries = log.entries
-    if len(entries) < anchor.entries or entries[anchor.entries - 1].hmac != anchor.head:
+    last = next(itertools.islice(log, anchor.entries - 1, None), None)
+    if last is None or last.hmac != anchor.head:
         raise AuditError("the audit log has lost entries at its end", EVIDENCE)
 
 
 def _check_inputs(log: AuditLog, folders: OutputFolders) -> None:
     """Refuse to build on records that were changed after the last command sealed them."""
-    last = log.entries[-1] if log.entries else None
+    last = log.last
     if last is None or last.event is not Event.SEALED:
         return
     sealed = last.facts["records"]

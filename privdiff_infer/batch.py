@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,11 +35,12 @@ from privdiff_infer.release import (
 from privdiff_infer.review_pictures import write_review_pictures
 from privdiff_infer.seeds import image_seed, release_name
 from privdiff_infer.sources import Source, read_source
-from privdiff_infer.workers import WorkerPool
 
 if TYPE_CHECKING:
     from privdiff_infer.anonymizer import AnonymizedImage
+    from privdiff_infer.cluster import Workers
     from privdiff_infer.dicom.output import DicomEncoder, DicomOutput
+    from privdiff_infer.out_probe import RemoteWorkers
 
 logger = logging.getLogger(__name__)
 
@@ -102,11 +103,15 @@ def run_batch(
     factory: AnonymizerFactory,
     workers: int = 1,
     step_progress: StepProgress | None = None,
+    remote: RemoteWorkers | None = None,
 ) -> Generator[Outcome, None, None]:
     """Yield one outcome per source as they are reached, and keep them in the journal.
 
-    Outcomes that the journal already has and that still hold (see `Journal.settle`) are yielded
-    first and not done again. However this ends, every result on disk has a row in the journal.
+    Sources are given out a few at a time, and what is done is kept on the disk, so that memory does
+    not grow with their number. Workers write results; this process alone tells journal and audit
+    log of them. Outcomes that the journal already has and that still hold (see `Journal.settle`)
+    are yielded first and not done again. However this ends, every result on disk has a row in the
+    journal.
 
     Parameters
     ----------
@@ -117,15 +122,18 @@ def run_batch(
     journal
         Of this folder.
     factory
-        Builds the anonymizer; must be picklable if `workers` is above 1.
+        Builds the anonymizer; must be picklable unless one process does it all.
     workers
-        Number of processes; 1 runs in this one.
+        Number of processes on this machine; 1 runs in this one.
     step_progress
         Called with (steps done, steps in all) of the image in work, if there is one process.
+    remote
+        Workers elsewhere that do it instead.
     """
-    progress = step_progress if workers == 1 else None  # it cannot be sent to processes
+    alone = workers == 1 and remote is None
+    progress = step_progress if alone else None  # it cannot be sent to processes
     make_job = partial(_job, factory, batch, progress)
-    return run_jobs(sources, batch.folders, journal, make_job, workers)
+    return run_jobs(sources, batch.folders, journal, make_job, workers, remote)
 
 
 def run_jobs(
@@ -134,29 +142,37 @@ def run_jobs(
     journal: Journal,
     make_job: Callable[[], Job],
     workers: int,
+    remote: RemoteWorkers | None = None,
 ) -> Generator[Outcome, None, None]:
     """Yield one outcome per source as `run_batch` does, by any job that turns a source into one.
 
     Parameters
     ----------
-    sources, journal, workers
+    sources, journal, workers, remote
         As in `run_batch`.
     folders
         Of the run.
     make_job
-        Called once in each process, and not where there is nothing to do; must be picklable if
-        `workers` is above 1.
+        Called once in each process, and not where there is nothing to do; must be picklable unless
+        one process does it all.
     """
     if workers < 1:
         raise OptionError(f"{workers} workers cannot work", "give a number from 1")
-    settled = journal.settle(sources)
-    todo = [source for source in sources if source not in journal]
+    if workers > 1 and remote:
+        raise OptionError(
+            "--workers starts processes here, and --scheduler has its own", "give one of them"
+        )
+    journal.settle(sources)
+    left = sum(source not in journal for source in sources)
+    todo = (source for source in sources if source not in journal)
     try:
-        yield from settled
-        if workers == 1:
+        yield from journal.of(sources)
+        if left and remote:
+            yield from _in_workers_elsewhere(todo, journal, make_job, remote)
+        elif left and workers > 1:
+            yield from _in_own_workers(todo, journal, make_job, min(workers, left))
+        elif left:
             yield from _in_this_process(todo, journal, make_job)
-        else:
-            yield from _in_processes(todo, journal, make_job, workers)
     finally:
         discard_results_without_row(folders, journal.outputs)
 
@@ -273,25 +289,51 @@ def _is_device_memory_error(error: Exception) -> bool:
 
 
 def _in_this_process(
-    sources: Sequence[Source], journal: Journal, make_job: Callable[[], Job]
+    sources: Iterable[Source], journal: Journal, make_job: Callable[[], Job]
 ) -> Iterator[Outcome]:
-    if not sources:
-        return
     job = make_job()
     for source in sources:
         yield journal.add(job(source))
 
 
-def _in_processes(
-    sources: Sequence[Source], journal: Journal, make_job: Callable[[], Job], workers: int
+def _in_own_workers(
+    sources: Iterable[Source], journal: Journal, make_job: Callable[[], Job], count: int
 ) -> Iterator[Outcome]:
-    with WorkerPool(make_job, min(workers, len(sources))) as pool:
+    from privdiff_infer.cluster import own_workers  # slow to import
+
+    with own_workers(count) as workers:
+        yield from _in_workers(sources, journal, make_job, workers, _nothing)
+
+
+def _in_workers_elsewhere(
+    sources: Iterable[Source], journal: Journal, make_job: Callable[[], Job], remote: RemoteWorkers
+) -> Iterator[Outcome]:
+    from privdiff_infer.cluster import workers_of  # slow to import
+
+    with workers_of(remote.scheduler) as workers:
+        yield from _in_workers(sources, journal, make_job, workers, remote.probe.check)
+
+
+def _in_workers(
+    sources: Iterable[Source],
+    journal: Journal,
+    make_job: Callable[[], Job],
+    workers: Workers,
+    check: Callable[[], None],
+) -> Iterator[Outcome]:
+    from privdiff_infer.job_keeper import JobKeeper  # slow to import
+
+    with JobKeeper(workers, make_job, check) as keeper:
         try:
-            for source, outcome in pool.results(sources):
+            for source, outcome in keeper.results(sources):
                 yield journal.add(outcome or _died(source))
         finally:
-            for _, outcome in pool.drain():
+            for _, outcome in keeper.drain():
                 journal.add(outcome)
+
+
+def _nothing() -> None:
+    """Check nothing: processes of this machine see what this one sees."""
 
 
 def _job(factory: AnonymizerFactory, batch: Batch, progress: StepProgress | None) -> Job:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -28,6 +28,7 @@ from privdiff_infer.errors import (
     PrivDiffError,
 )
 from privdiff_infer.journal import Outcome
+from privdiff_infer.out_probe import OutProbe, RemoteWorkers
 from privdiff_infer.readers.dicom import parse, recognizes
 from privdiff_infer.readers.dicom_header import text
 from privdiff_infer.readers.quiet import silent_pydicom
@@ -58,7 +59,9 @@ class DeidentifyOptions:
     accept_unchecked_text
         Whether images whose pixels cannot be searched for text are released all the same.
     workers
-        Number of processes.
+        Number of processes on this machine.
+    scheduler
+        Address of a dask scheduler whose workers do it instead; empty: none.
     resume
         Whether to continue an earlier run in `out`.
     """
@@ -67,6 +70,7 @@ class DeidentifyOptions:
     options: frozenset[Option] = frozenset()
     accept_unchecked_text: bool = False
     workers: int = 1
+    scheduler: str = ""
     resume: bool = False
 
 
@@ -93,20 +97,26 @@ class Deidentification(HeldRun):
             )
         self.options = options
         pseudonyms = Pseudonyms.load()
+        self.key_fingerprint = pseudonyms.fingerprint
         ConfidentialityProfile(pseudonyms, options.options)  # before a folder is made
-        super().__init__(options.out, self._decisions(pseudonyms), None, resume=options.resume)
+        super().__init__(options.out, self._decisions(), None, resume=options.resume)
 
     def outcomes(self, sources: Sequence[Source]) -> Generator[Outcome, None, None]:
         """Yield one outcome per source; see `batch.run_jobs`."""
-        make_job = partial(_job, self.options, self.seed)
-        return run_jobs(sources, self.folders, self.journal, make_job, self.options.workers)
+        options = replace(self.options, out=self.options.out.absolute())
+        make_job = partial(_job, options, self.seed)
+        remote = None
+        if options.scheduler:
+            probe = OutProbe.of(self.folders, self.key_fingerprint)
+            remote = RemoteWorkers(options.scheduler, probe)
+        return run_jobs(sources, self.folders, self.journal, make_job, options.workers, remote)
 
-    def _decisions(self, pseudonyms: Pseudonyms) -> dict[str, Any]:
+    def _decisions(self) -> dict[str, Any]:
         return {
             "command": DEIDENTIFY,
             "options": sorted(option.value for option in self.options.options),
             "accept_unchecked_text": self.options.accept_unchecked_text,
-            "key_fingerprint": pseudonyms.fingerprint,
+            "key_fingerprint": self.key_fingerprint,
             "software": f"privdiff {__version__}",
         }
 

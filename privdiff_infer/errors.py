@@ -131,6 +131,24 @@ class BundleError(PrivDiffError):
     """A model bundle is missing, damaged or not meant for the requested use."""
 
 
+class ClusterError(PrivDiffError):
+    """A worker on another machine is not set up as the run needs it."""
+
+
+class WorkersLost(PrivDiffError):
+    """The scheduler of the workers is gone, and with it what it had in work."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the workers cannot be reached",
+            "check the scheduler and its address, then continue with --resume",
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle it without arguments, for it takes none."""
+        return type(self), ()
+
+
 class TextDetectorError(PrivDiffError):
     """The detector of burned-in text is missing or does not load."""
 

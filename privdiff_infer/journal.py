@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from privdiff_infer.release import (
 )
 from privdiff_infer.result_states import Result, results
 from privdiff_infer.sources import Source, source_key
+
+KEY_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Outcome:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, line: str) -> Outcome:
+    def from_json(cls, line: bytes) -> Outcome:
         """Read one line of the journal."""
         record = json.loads(line)
         row = record["row"] | {"status": Status(record["row"]["status"])}
@@ -93,33 +96,48 @@ class Outcome:
 
 
 class Journal:
-    """Outcomes of a run, by source: in memory, and in ``private/journal.jsonl`` for `--resume`.
+    """Outcomes of a run, by source: in ``private/journal.jsonl``, also for `--resume`.
+
+    Of each source it remembers where its line begins, and nothing else, however many there are.
 
     Parameters
     ----------
     folders
-        Of the run; lines that the journal already has are read, a torn last one is not.
+        Of the run; lines that the journal already has count, a torn last one does not.
     log
         Of the run; every outcome is told to it first.
     """
 
     def __init__(self, folders: OutputFolders, log: AuditLog) -> None:
         self._folders, self._log = folders, log
-        self._outcomes = {source_key(o.row.source): o for o in read_journal(folders.journal)}
+        self._unwritten: dict[bytes, Outcome] = {}  # for want of space, for instance
+        self._lines = {_key(o.row.source): place for place, o in read_journal(folders.journal)}
+
+    def __iter__(self) -> Iterator[Outcome]:
+        """Yield every outcome, of this start and of those before, as they are read."""
+        for place, outcome in read_journal(self._folders.journal) if self._lines else ():
+            if self._lines.get(_key(outcome.row.source)) == place:
+                yield outcome
+        yield from self._unwritten.values()
+
+    def __len__(self) -> int:
+        """Return how many sources have an outcome."""
+        return len(self._lines) + len(self._unwritten)
+
+    def __contains__(self, source: Source) -> bool:
+        """Tell whether a source has an outcome."""
+        key = _key(str(source))
+        return key in self._lines or key in self._unwritten
 
     @property
     def outcomes(self) -> list[Outcome]:
-        """Every outcome, of this start and of those before."""
-        return list(self._outcomes.values())
+        """Every outcome at once, for what needs them all."""
+        return list(self)
 
     @property
     def outputs(self) -> set[str]:
         """Results that have a row."""
-        return {o.row.output for o in self._outcomes.values() if o.row.output}
-
-    def __contains__(self, source: Source) -> bool:
-        """Tell whether a source has an outcome."""
-        return source_key(str(source)) in self._outcomes
+        return {outcome.row.output for outcome in self if outcome.row.output}
 
     def add(self, outcome: Outcome) -> Outcome:
         """Keep an outcome and return it.
@@ -128,20 +146,25 @@ class Journal:
         killed would leave an image without a row. The audit log comes first: an outcome that only
         the journal held could have been slipped in.
         """
+        key = _key(outcome.row.source)
         try:
             self._audit(outcome)
-            self._append(outcome)
+            place = self._append(outcome)
         except OutputError as error:
             if outcome.row.output:
                 uid, digest = outcome.row.sop_instance_uid, outcome.source_digest
                 outcome = Outcome.without_result(
                     outcome.row.source, Status.FAILED, error, uid, digest
                 )
-        self._outcomes[source_key(outcome.row.source)] = outcome
+            self._lines.pop(key, None)
+            self._unwritten[key] = outcome
+        else:
+            self._unwritten.pop(key, None)
+            self._lines[key] = place
         return outcome
 
-    def settle(self, sources: Sequence[Source]) -> list[Outcome]:
-        """Return outcomes of `sources` that still hold, and forget those to be done again.
+    def settle(self, sources: Iterable[Source]) -> None:
+        """Keep the outcomes of `sources` that still hold, and forget those to be done again.
 
         To be done again is what failed, whose source has other bytes, or whose result is not the
         one that was written by the audit log. Sources that are not named keep their row, but a
@@ -152,20 +175,36 @@ class Journal:
         OutputError
             If the journal cannot be written.
         """
-        named = {source_key(str(source)) for source in sources}
+        named = {_key(str(source)) for source in sources}
         with self._log as log:
-            audited = results(log.entries)
-        settled: dict[str, Outcome] = {}
-        for key, outcome in self._outcomes.items():
-            if key not in named:
-                settled[key] = outcome if self._is_intact(outcome, audited) else _lost(outcome)
-            elif self._still_holds(outcome, audited):
-                settled[key] = outcome
-        if self._folders.journal.exists():  # rewritten even if nothing changed: a line can be torn
-            lines = "".join(o.to_json() + "\n" for o in settled.values())
-            write_private(self._folders.journal, lines.encode())
-        self._outcomes = settled
-        return [settled[source_key(str(source))] for source in sources if source in self]
+            audited = results(log)
+        lines: dict[bytes, int] = {}
+
+        def settled() -> Iterator[bytes]:
+            place = 0
+            for outcome in self:
+                key = _key(outcome.row.source)
+                if key not in named:
+                    kept = outcome if self._is_intact(outcome, audited) else _lost(outcome)
+                elif self._still_holds(outcome, audited):
+                    kept = outcome
+                else:
+                    continue
+                line = _line(kept)
+                lines[key] = place
+                place += len(line)
+                yield line
+
+        if (
+            self._unwritten or self._folders.journal.exists()
+        ):  # rewritten even if nothing changed: a line can be torn
+            write_private(self._folders.journal, settled())
+        self._lines, self._unwritten = lines, {}
+
+    def of(self, sources: Iterable[Source]) -> Iterator[Outcome]:
+        """Yield the outcomes of those of `sources` that have one, in the order of the journal."""
+        named = {_key(str(source)) for source in sources}
+        return (outcome for outcome in self if _key(outcome.row.source) in named)
 
     def _audit(self, outcome: Outcome) -> None:
         row = outcome.row
@@ -182,17 +221,19 @@ class Journal:
             preview_sha256=(file_digest(preview) or "") if preview else "",
         )
 
-    def _append(self, outcome: Outcome) -> None:
+    def _append(self, outcome: Outcome) -> int:
+        """Write a line; return where it begins."""
         path = self._folders.journal
         with reporting_disk_errors():
             path.touch(PRIVATE_MODE)
             whole = path.stat().st_size
             try:
-                with path.open("a", encoding="utf-8") as file:
-                    file.write(outcome.to_json() + "\n")
+                with path.open("ab") as file:
+                    file.write(_line(outcome))
             except OSError:
                 os.truncate(path, whole)  # half a line would spoil the next one
                 raise
+        return whole
 
     def _still_holds(self, outcome: Outcome, audited: Mapping[str, Result]) -> bool:
         return (
@@ -216,25 +257,32 @@ class Journal:
         return recorded is not None and _has_digest(self._folders.root / output, recorded.sha256)
 
 
-def read_journal(path: Path) -> list[Outcome]:
-    """Return the outcomes of a journal, later ones of a source last; torn lines are left out.
+def read_journal(path: Path) -> Iterator[tuple[int, Outcome]]:
+    """Yield (where its line begins, outcome); later ones of a source last, torn lines left out.
 
     Raises
     ------
     OutputError
         If it cannot be read.
     """
-    if not path.exists():
-        return []
     with reporting_disk_errors():
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    outcomes = []
-    for line in lines:
-        try:
-            outcomes.append(Outcome.from_json(line))
-        except (ValueError, KeyError, TypeError):  # torn by a kill or a full disk
-            continue
-    return outcomes
+        if not path.exists():
+            return
+        place = 0
+        with path.open("rb") as file:
+            for line in file:
+                with suppress(ValueError, KeyError, TypeError):  # torn by a kill or a full disk
+                    yield place, Outcome.from_json(line)
+                place += len(line)
+
+
+def _key(source: str) -> bytes:
+    """Return what stands for a source in memory, however its name is spelled."""
+    return hashlib.sha256(os.fsencode(source_key(source))).digest()[:KEY_BYTES]
+
+
+def _line(outcome: Outcome) -> bytes:
+    return outcome.to_json().encode() + b"\n"
 
 
 def _has_digest(path: Path, digest: str) -> bool:

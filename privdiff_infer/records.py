@@ -39,7 +39,7 @@ def write_records(folders: OutputFolders, outcomes: Sequence[Outcome], log: Audi
     """
     with log:
         _withdraw(log, {outcome.row.output for outcome in outcomes})
-        outcomes = _with_recorded_bytes(outcomes, results(log.entries))
+        outcomes = _with_recorded_bytes(outcomes, results(log))
         run, decided = _run_record(folders), decisions_of(log.entries)
         reviews = {output: decision.state for output, decision in decided.items()}
         rows = [outcome.row for outcome in outcomes]
@@ -64,7 +64,7 @@ def write_records(folders: OutputFolders, outcomes: Sequence[Outcome], log: Audi
 
 def _withdraw(log: AuditLog, outputs: set[str]) -> None:
     """Tell of results that were deleted, for they have no row any more."""
-    for output in sorted(set(results(log.entries)) - outputs):
+    for output in sorted(set(results(log)) - outputs):
         log.append(Event.IMAGE_WITHDRAWN, output=output)
 
 

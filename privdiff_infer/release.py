@@ -9,7 +9,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
@@ -215,8 +215,8 @@ def write_released(path: Path, content: bytes) -> str:
     return _replace(path, content, PUBLIC_MODE, RELEASE_TIME)
 
 
-def write_private(path: Path, content: bytes) -> str:
-    """Write a file of ``private/`` as `write_atomically` does, for its owner alone."""
+def write_private(path: Path, content: bytes | Iterable[bytes]) -> str:
+    """Write a file of ``private/`` as `write_atomically` does, from its parts, for its owner."""
     return _replace(path, content, PRIVATE_MODE, None)
 
 
@@ -280,20 +280,23 @@ def discard_results_without_row(folders: OutputFolders, outputs: Collection[str]
                     path.unlink()
 
 
-def _replace(path: Path, content: bytes, mode: int, time: int | None) -> str:
+def _replace(path: Path, content: bytes | Iterable[bytes], mode: int, time: int | None) -> str:
+    digest = hashlib.sha256()
     with reporting_disk_errors():
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=PARTIAL)
         partial = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(content)
+                for part in [content] if isinstance(content, bytes) else content:
+                    file.write(part)
+                    digest.update(part)
             partial.chmod(mode)
             if time is not None:
                 os.utime(partial, (time, time))
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
-    return hashlib.sha256(content).hexdigest()
+    return digest.hexdigest()
 
 
 def _cell(value: Any) -> str:

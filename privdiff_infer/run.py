@@ -27,6 +27,7 @@ from privdiff_infer.errors import OptionError, OutputError
 from privdiff_infer.file_formats import OutputFormat
 from privdiff_infer.journal import Outcome
 from privdiff_infer.model.bundle import verify_bundle
+from privdiff_infer.out_probe import OutProbe, RemoteWorkers
 from privdiff_infer.profiles import PROFILES
 from privdiff_infer.release import OutputFolders, reporting_disk_errors
 from privdiff_infer.run_folder import HeldRun
@@ -50,7 +51,9 @@ class RunOptions:
     seed
         Seed of the run, or None for one from the operating system.
     workers
-        Number of processes.
+        Number of processes on this machine.
+    scheduler
+        Address of a dask scheduler whose workers do it instead; empty: none.
     resume
         Whether to continue an earlier run in `out`.
     retain
@@ -65,6 +68,7 @@ class RunOptions:
     output_format: OutputFormat = OutputFormat.AUTO
     seed: int | None = None
     workers: int = 1
+    scheduler: str = ""
     resume: bool = False
     retain: frozenset[Option] = frozenset()
     demo: bool = False
@@ -102,7 +106,7 @@ class Run(HeldRun):
         dicom = self._dicom_output()
         self.key_fingerprint = Pseudonyms.load().fingerprint if dicom else None
         super().__init__(options.out, self._decisions(), options.seed, resume=options.resume)
-        self.batch = Batch(options.out, self.seed, options.output_format, dicom)
+        self.batch = Batch(options.out.absolute(), self.seed, options.output_format, dicom)
 
     def outcomes(
         self,
@@ -114,10 +118,23 @@ class Run(HeldRun):
 
         The factory is for who redraws somewhere else, by the same bundle and the same options.
         """
-        here = partial(Anonymizer.from_bundle, self.options.bundle, self.options.anonymizer)
+        bundle = self.options.bundle.absolute()  # workers may have other working folders
+        here = partial(Anonymizer.from_bundle, bundle, self.options.anonymizer)
         return run_batch(
-            sources, self.batch, self.journal, factory or here, self.options.workers, step_progress
+            sources,
+            self.batch,
+            self.journal,
+            factory or here,
+            self.options.workers,
+            step_progress,
+            self._remote(),
         )
+
+    def _remote(self) -> RemoteWorkers | None:
+        if not self.options.scheduler:
+            return None
+        probe = OutProbe.of(self.folders, self.key_fingerprint, self.bundle)
+        return RemoteWorkers(self.options.scheduler, probe)
 
     def _dicom_output(self) -> DicomOutput | None:
         if not self.options.output_format.may_be_dicom:

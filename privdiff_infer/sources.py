@@ -37,7 +37,7 @@ def source_key(name: str) -> str:
     return name if is_store_url(name) else os.path.abspath(name)
 
 
-def find_sources(named: Sequence[str]) -> list[Source]:
+def find_sources(named: Sequence[str], *, absolute: bool = False) -> list[Source]:
     """Return every file and every instance that was named, once, in a fixed order.
 
     Files are taken as they are, folders with all files below them, and patterns with what they
@@ -48,6 +48,13 @@ def find_sources(named: Sequence[str]) -> list[Source]:
     so that it becomes a row.
 
     Queries of DICOMweb stores become what is found now; see `dicom.web.find_instances`.
+
+    Parameters
+    ----------
+    named
+        Files, folders, patterns and queries.
+    absolute
+        Whether files get absolute names, for workers that have other working folders.
 
     Raises
     ------
@@ -62,7 +69,7 @@ def find_sources(named: Sequence[str]) -> list[Source]:
         if is_store_url(name):
             found |= {str(instance): instance for instance in find_instances(name)}
         else:
-            for path in find_files(name):
+            for path in find_files(os.path.abspath(name) if absolute else name):
                 found.setdefault(os.path.realpath(path), path)
     return list(found.values())
 

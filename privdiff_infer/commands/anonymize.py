@@ -23,11 +23,13 @@ from privdiff_infer.commands.options import (
     PrecisionOption,
     ProfileOption,
     Retain,
+    Scheduler,
     Threads,
     Workers,
     profile_options,
 )
-from privdiff_infer.commands.progress import progress_bar
+from privdiff_infer.commands.progress import following
+from privdiff_infer.commands.stopping import stopped_by_signals
 from privdiff_infer.errors import OutputError
 from privdiff_infer.file_formats import OutputFormat
 from privdiff_infer.release import Status
@@ -72,6 +74,7 @@ def anonymize(
     device: Device = "auto",
     precision: PrecisionOption = Precision.FLOAT32,
     workers: Workers = 1,
+    scheduler: Scheduler = "",
     threads: Threads = 1,
     side_markers: Annotated[
         SideMarkers, typer.Option(help="A lone L or R is removed, or a new letter drawn for it.")
@@ -89,7 +92,7 @@ def anonymize(
     """Redraw chest X-rays; results in OUT/release, what must not leave in OUT/private."""
     from privdiff_infer.model.bundle import find_bundle
 
-    files = find_sources(sources)
+    files = find_sources(sources, absolute=bool(scheduler))
     bundle = find_bundle(model)
     from privdiff_infer.anonymizer import AnonymizerOptions
     from privdiff_infer.run import Run, RunOptions
@@ -111,6 +114,7 @@ def anonymize(
         output_format=output_format,
         seed=seed,
         workers=workers,
+        scheduler=scheduler,
         resume=resume,
         retain=profile_options(retain, clean),
     )
@@ -151,11 +155,12 @@ def _perform(
     """
     stopped = False
     try:
-        _follow(run, files, quiet=as_json)
+        with stopped_by_signals():
+            _follow(run, files, quiet=as_json)
     except KeyboardInterrupt:
         stopped = True
     complete = _write_reports(run)
-    counts = Counter(outcome.row.status for outcome in run.journal.outcomes)
+    counts = Counter(outcome.row.status for outcome in run.journal)
     if as_json:
         typer.echo(json.dumps(_run_record(run, counts), indent=2))
     else:
@@ -171,20 +176,14 @@ def _perform(
 
 def _follow(run: Run, files: Sequence[Source], *, quiet: bool) -> None:
     """Show progress on stderr and print one line per image that was not done."""
-    with progress_bar(quiet=quiet) as progress:
-        images = progress.add_task("Images", total=len(files))
-        steps = progress.add_task("  this image", total=None, visible=run.options.workers == 1)
-
-        def step_progress(done: int, total: int) -> None:
-            progress.update(steps, completed=done, total=total)
-
-        with closing(run.outcomes(files, step_progress)) as outcomes:
-            for outcome in outcomes:
-                progress.advance(images)
-                if outcome.row.status is not Status.RELEASED:
-                    progress.console.print(
-                        f"{outcome.row.source}: {outcome.row.reason}", soft_wrap=True
-                    )
+    with (
+        following("Images", len(files), quiet=quiet) as progress,
+        closing(run.outcomes(files, progress.step)) as outcomes,
+    ):
+        for outcome in outcomes:
+            progress.advance()
+            if outcome.row.status is not Status.RELEASED:
+                progress.say(f"{outcome.row.source}: {outcome.row.reason}")
 
 
 def _write_reports(run: Run) -> bool:
@@ -211,6 +210,6 @@ def _run_record(run: Run, counts: Counter[Status]) -> dict[str, Any]:
                 "status": outcome.row.status.value,
                 "reason": outcome.row.reason,
             }
-            for outcome in run.journal.outcomes
+            for outcome in run.journal
         ],
     }

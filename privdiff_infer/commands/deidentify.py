@@ -18,10 +18,12 @@ from privdiff_infer.commands.options import (
     Clean,
     Json,
     Retain,
+    Scheduler,
     Workers,
     profile_options,
 )
-from privdiff_infer.commands.progress import progress_bar
+from privdiff_infer.commands.progress import following
+from privdiff_infer.commands.stopping import stopped_by_signals
 from privdiff_infer.release import Status
 from privdiff_infer.sources import Source, find_sources
 
@@ -48,15 +50,16 @@ def deidentify(
         ),
     ] = False,
     workers: Workers = 1,
+    scheduler: Scheduler = "",
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that stopped.")] = False,
     as_json: Json = False,
 ) -> None:
     """Clean header and burned-in text of DICOM files; the pixels stay, and can be recognized."""
-    files = find_sources(sources)
+    files = find_sources(sources, absolute=bool(scheduler))
     from privdiff_infer.deidentify import Deidentification, DeidentifyOptions
 
     options = DeidentifyOptions(
-        output, profile_options(retain, clean), accept_unchecked_text, workers, resume
+        output, profile_options(retain, clean), accept_unchecked_text, workers, scheduler, resume
     )
     with Deidentification(options) as run:
         raise typer.Exit(_perform(run, files, as_json))
@@ -66,11 +69,12 @@ def _perform(run: Deidentification, files: Sequence[Source], as_json: bool) -> i
     """Do all files under a progress bar, write the report and return the exit code."""
     stopped = False
     try:
-        _follow(run, files, quiet=as_json)
+        with stopped_by_signals():
+            _follow(run, files, quiet=as_json)
     except KeyboardInterrupt:
         stopped = True
     run.finish()
-    counts = Counter(outcome.row.status for outcome in run.journal.outcomes)
+    counts = Counter(outcome.row.status for outcome in run.journal)
     if as_json:
         record = {
             "out": str(run.folders.root),
@@ -91,12 +95,11 @@ def _perform(run: Deidentification, files: Sequence[Source], as_json: bool) -> i
 
 def _follow(run: Deidentification, files: Sequence[Source], *, quiet: bool) -> None:
     """Show progress on stderr and print one line per file that was not released."""
-    with progress_bar(quiet=quiet) as progress:
-        task = progress.add_task("Files", total=len(files))
-        with closing(run.outcomes(files)) as outcomes:
-            for outcome in outcomes:
-                progress.advance(task)
-                if outcome.row.status is not Status.RELEASED:
-                    progress.console.print(
-                        f"{outcome.row.source}: {outcome.row.reason}", soft_wrap=True
-                    )
+    with (
+        following("Files", len(files), quiet=quiet) as progress,
+        closing(run.outcomes(files)) as outcomes,
+    ):
+        for outcome in outcomes:
+            progress.advance()
+            if outcome.row.status is not Status.RELEASED:
+                progress.say(f"{outcome.row.source}: {outcome.row.reason}")

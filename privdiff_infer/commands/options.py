@@ -55,6 +55,13 @@ ProfileOption = Annotated[Profile, typer.Option(help="Way of sampling.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 PrecisionOption = Annotated[Precision, typer.Option(help="Number format of the networks.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes that share the images.")]
+Scheduler = Annotated[
+    str,
+    typer.Option(
+        metavar="URL",
+        help="dask scheduler whose workers do it, on storage that all share: tls://... or tcp://...",
+    ),
+]
 Threads = Annotated[
     int, typer.Option(min=1, help="CPU threads of one process; more are faster, other last bits.")
 ]

@@ -11,7 +11,7 @@ import re
 from datetime import timedelta
 
 from privdiff_infer.errors import SecretError
-from privdiff_infer.keys import MIN_LENGTH, load_key
+from privdiff_infer.keys import MIN_LENGTH, find_key, load_key
 
 VARIABLE = "PRIVDIFF_KEY_FILE"
 KEY_NAME = "key"
@@ -70,6 +70,12 @@ class Pseudonyms:
             As `keys.load_key`.
         """
         return cls(load_key(VARIABLE, KEY_NAME))
+
+    @classmethod
+    def find(cls) -> Pseudonyms | None:
+        """Take the key as `load` does, but create none; see `keys.find_key`."""
+        key = find_key(VARIABLE, KEY_NAME)
+        return None if key is None else cls(key)
 
     def __repr__(self) -> str:
         """Show the fingerprint alone."""

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monailabel_app.lib.jobs.engine import EngineLost
 from monailabel_app.lib.jobs.states import JobState
+from privdiff_infer.errors import WorkersLost
 from privdiff_infer.image_files import decode_nrrd
 from privdiff_infer.radiograph import decode_radiograph
 from tests.conftest import write_picture
@@ -145,7 +145,7 @@ def test_a_queued_job_is_cancelled_with_its_upload(new_house):
 
 def test_a_job_that_was_begun_and_waits_again_is_cancelled_with_its_folder(new_house, tmp_path):
     def lose_workers(_: object) -> None:
-        raise EngineLost
+        raise WorkersLost
 
     write_picture(tmp_path / "x.png", 0)
     new_house.upload((tmp_path / "x.png").read_bytes())

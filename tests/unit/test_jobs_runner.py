@@ -11,13 +11,20 @@ from sqlalchemy.exc import OperationalError
 
 from monailabel_app.lib.errors import Conflict
 from monailabel_app.lib.jobs.cleaning import Cleaner, delete_pictures
-from monailabel_app.lib.jobs.engine import Engine, EngineLost, StopSignal, WorkerDied
+from monailabel_app.lib.jobs.engine import Engine, StopSignal, WorkerDied
 from monailabel_app.lib.jobs.job import NewJob
 from monailabel_app.lib.jobs.runner import LONGEST_PAUSE, Cancelled, Interrupted, JobRunner
 from monailabel_app.lib.jobs.states import MAX_ATTEMPTS, JobState
 from privdiff_infer.audit import continued_log
 from privdiff_infer.dicom.web import WebInstance
-from privdiff_infer.errors import BundleError, ImageHeld, OutputError, SecretError, StoreError
+from privdiff_infer.errors import (
+    BundleError,
+    ImageHeld,
+    OutputError,
+    SecretError,
+    StoreError,
+    WorkersLost,
+)
 from privdiff_infer.release import Review
 from privdiff_infer.review import record
 from tests.conftest import write_picture
@@ -170,7 +177,7 @@ def test_a_disk_that_stays_full_fails(house, picture, monkeypatch):
 
 DATABASE_LOST = OperationalError("select", {}, Exception("gone"))
 FAULTS = {
-    "workers": ("tests.unit.job_house.Here.redraw", EngineLost()),
+    "workers": ("tests.unit.job_house.Here.redraw", WorkersLost()),
     "model of the workers": ("tests.unit.job_house.Here.redraw", BundleError("other", "copy it")),
     "model": ("monailabel_app.lib.jobs.runner.Run", BundleError("it is damaged", "copy it")),
     "registry": (
@@ -215,7 +222,7 @@ def test_a_database_that_is_lost_as_a_worker_dies_is_no_attempt(house, picture, 
 
 
 def test_pauses_grow_and_have_an_end(house, picture):
-    house.engine.before = raise_it(EngineLost())
+    house.engine.before = raise_it(WorkersLost())
     job_id = house.upload(picture).id
     runner = JobRunner(
         house.settings, house.jobs, house.server.audit, house.engine, lambda *_: None
@@ -263,7 +270,7 @@ def test_a_scheduler_that_does_not_answer_is_lost(house):
     engine._settings = house.settings.model_copy(update={"scheduler": "tls://host:1"})
     engine.client = Silent()
 
-    with pytest.raises(EngineLost):
+    with pytest.raises(WorkersLost):
         _ = engine.workers
 
 

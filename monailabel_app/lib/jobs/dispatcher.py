@@ -23,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from monailabel_app.lib import log
 from monailabel_app.lib.audit import ServerAudit
 from monailabel_app.lib.jobs.cleaning import Cleaner
-from monailabel_app.lib.jobs.engine import Engine, EngineLost, StopSignal
+from monailabel_app.lib.jobs.engine import Engine, StopSignal
 from monailabel_app.lib.jobs.job import Job
 from monailabel_app.lib.jobs.runner import Cancelled, Interrupted, JobRunner
 from monailabel_app.lib.jobs.states import Priority
@@ -32,7 +32,7 @@ from monailabel_app.lib.jobs.turns import SLOTS_FOR_READING
 from monailabel_app.lib.settings import ServerSettings, load_settings
 from monailabel_app.lib.state_folder import StateFolder
 from privdiff_infer.dicom.pseudonyms import Pseudonyms
-from privdiff_infer.errors import OutputError, PrivDiffError
+from privdiff_infer.errors import OutputError, PrivDiffError, WorkersLost
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ class Dispatcher:
 
         Raises
         ------
-        EngineLost
+        WorkersLost
             If the workers cannot be reached any more.
         PrivDiffError
             If the audit log or STATE cannot be written.
@@ -156,7 +156,7 @@ class Dispatcher:
     def _mind(self) -> None:
         """Write progress, stop what was cancelled, delete what is old."""
         if not self._engine.is_alive:
-            raise EngineLost
+            raise WorkersLost
         self._jobs.report_steps(self._steps.take())
         if self._work:
             running = self._jobs.still_running(self._work.keys())

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import CancelledError
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
-import dask
-from distributed import Client, Future, LocalCluster, Security
-from distributed.core import Status
+from distributed import Future
 from distributed.scheduler import KilledWorker
 from typing_extensions import Self
 
@@ -27,48 +24,20 @@ from monailabel_app.lib.jobs.worker import (
 from monailabel_app.lib.settings import ServerSettings
 from monailabel_app.lib.state_folder import StateFolder
 from privdiff_infer.anonymizer import AnonymizedImage, AnonymizerOptions
-from privdiff_infer.errors import PrivDiffError
+from privdiff_infer.cluster import Workers, own_workers, workers_of
+from privdiff_infer.errors import WorkersLost
 from privdiff_infer.model.bundle import BundleInfo
 from privdiff_infer.radiograph import Radiograph
 
 NICENESS = 10
 """Of our own workers: the server answers first."""
 
-SECONDS_TO_CONNECT = 30
 SECONDS_BETWEEN_LOOKS = 1.0
 """How late a lost connection to the scheduler can be noticed."""
-
-GIVEN_UP = (Status.closed, Status.closing, Status.failed)
-"""States of dask's minder of a worker in which it starts no other one."""
-
-DASK = {
-    # A worker that dies fails its task at once: how often a job is tried is counted in its row.
-    "distributed.scheduler.allowed-failures": 0,
-    # A worker that died is waited for; dask gives one up that is not there again after 15 seconds,
-    # which on a busy machine it is not.
-    "distributed.deploy.lost-worker-timeout": "1 hour",
-    "distributed.scheduler.http.routes": [],  # nobody is answered there
-    "distributed.worker.http.routes": [],
-    "distributed.worker.profile.enabled": False,
-    "distributed.admin.log-length": 100,
-    "distributed.admin.low-level-log-length": 100,
-    "distributed.admin.system-monitor.log-length": 100,
-    "distributed.admin.large-graph-warning-threshold": "1GB",  # pixels are part of the task
-    "distributed.nanny.environ.MALLOC_TRIM_THRESHOLD_": 65536,
-}
 
 
 class WorkerDied(Exception):
     """The process that had the image in work is gone."""
-
-
-class EngineLost(PrivDiffError):
-    """The scheduler is gone, and with it everything that it had in work."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "the workers cannot be reached", "wait for them, or start the server again"
-        )
 
 
 class Stop(BaseException):
@@ -112,7 +81,7 @@ class Engine:
 
     Raises
     ------
-    EngineLost
+    WorkersLost
         If the scheduler that the settings name does not answer.
     """
 
@@ -121,10 +90,9 @@ class Engine:
         self._listeners: dict[str, Callable[[int, int], None]] = {}
         self._turns = Turns()
         self._held = ExitStack()
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
-        self._held.enter_context(dask.config.set(DASK))
         try:
-            self.client = self._held.enter_context(self._connected())
+            self._workers = self._held.enter_context(self._begun())
+            self.client = self._workers.client
             niceness = 0 if settings.scheduler else NICENESS
             self.client.register_plugin(Redrawer(niceness))
             self.client.subscribe_topic(PROGRESS_TOPIC, self._hear)
@@ -143,16 +111,7 @@ class Engine:
     @property
     def is_alive(self) -> bool:
         """Whether the scheduler can be reached and none of our own workers was given up."""
-        return bool(self.client.status == "running") and self._has_its_workers
-
-    @property
-    def _has_its_workers(self) -> bool:
-        """Whether each of our own workers lives, or is being started anew."""
-        if self._settings.scheduler:
-            return True
-        minders = self.client.cluster.workers.values()
-        alive = [minder for minder in minders if minder.status not in GIVEN_UP]
-        return len(alive) >= self._settings.workers
+        return self._workers.are_reached and self._workers.are_complete
 
     @property
     def workers(self) -> int:
@@ -160,15 +119,12 @@ class Engine:
 
         Raises
         ------
-        EngineLost
+        WorkersLost
             If it does not say so.
         """
         if not self._settings.scheduler:
             return self._settings.workers
-        try:
-            return sum(self.client.nthreads().values())
-        except OSError:
-            raise EngineLost from None
+        return sum(self._workers.threads().values())
 
     def redraw(
         self,
@@ -198,7 +154,7 @@ class Engine:
         ------
         WorkerDied
             If its process died.
-        EngineLost
+        WorkersLost
             If the scheduler is gone.
         Stop
             If it was stopped.
@@ -214,7 +170,7 @@ class Engine:
         self, order: Redrawing, stop: StopSignal, progress: Callable[[int, int], None]
     ) -> AnonymizedImage:
         if not self.is_alive:
-            raise EngineLost
+            raise WorkersLost
         self._listeners[order.token] = progress
         future = self.client.submit(redraw, order, key=f"redraw-{order.token}", pure=False)
         try:
@@ -227,7 +183,7 @@ class Engine:
         except KilledWorker:
             raise WorkerDied from None
         except CancelledError:
-            raise EngineLost from None
+            raise WorkersLost from None
         finally:
             del self._listeners[order.token]
             future.release()
@@ -243,30 +199,9 @@ class Engine:
         if listener and message["steps"]:
             listener(message["step"], message["steps"])
 
-    def _connected(self) -> Client:
-        try:
-            if self._settings.scheduler:
-                return Client(self._settings.scheduler, timeout=SECONDS_TO_CONNECT)
-            return Client(self._cluster(), timeout=SECONDS_TO_CONNECT)
-        except (OSError, TimeoutError):
-            raise EngineLost from None
-
-    def _cluster(self) -> LocalCluster:
-        security = Security.temporary()
-        threads = str(self._settings.threads)
-        return self._held.enter_context(
-            LocalCluster(
-                n_workers=self._settings.workers,
-                threads_per_worker=1,
-                processes=True,
-                host="127.0.0.1",
-                protocol="tls://",
-                security=security,
-                dashboard_address=None,
-                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-                memory_limit=0,
-                silence_logs=logging.CRITICAL,
-                local_directory=str(StateFolder(self._settings.state).engine),
-                env={"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
-            )
-        )
+    def _begun(self) -> AbstractContextManager[Workers]:
+        settings = self._settings
+        if settings.scheduler:
+            return workers_of(settings.scheduler)
+        folder = StateFolder(settings.state).engine
+        return own_workers(settings.workers, threads=settings.threads, folder=folder)

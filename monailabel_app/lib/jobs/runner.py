@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from monailabel_app.lib.audit import ServerAudit
 from monailabel_app.lib.errors import ApiError, Conflict
-from monailabel_app.lib.jobs.engine import Engine, EngineLost, Stop, StopSignal, WorkerDied
+from monailabel_app.lib.jobs.engine import Engine, Stop, StopSignal, WorkerDied
 from monailabel_app.lib.jobs.job import Job, JobOptions, decode_source
 from monailabel_app.lib.jobs.server_faults import (
     DATABASE_AWAY,
@@ -38,6 +38,7 @@ from privdiff_infer.errors import (
     OutputError,
     PrivDiffError,
     SecretError,
+    WorkersLost,
 )
 from privdiff_infer.journal import Outcome
 from privdiff_infer.model.bundle import BundleInfo
@@ -118,7 +119,7 @@ class RemoteAnonymizer:
                 )
             except WorkerDied:
                 self.begin_again()
-            except EngineLost:
+            except WorkersLost:
                 raise ServerFault(WORKERS_AWAY) from None
             except BundleError:  # it was whole when the run began
                 raise ServerFault(MODEL_AWAY) from None

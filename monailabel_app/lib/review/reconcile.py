@@ -145,7 +145,7 @@ def reconcile(server: Server, job: Job, publisher: str = "") -> tuple[Job, Decis
 
 def _decisions(folders: OutputFolders) -> dict[str, Decision]:
     with continued_log(folders) as log:
-        if log.entries and log.entries[-1].event is not Event.SEALED:
+        if log.last and log.last.event is not Event.SEALED:
             write_records(folders, Journal(folders, log).outcomes, log)
         return decisions_of(log.entries)
 
