@@ -61,7 +61,7 @@ class ResultGateFigures:
     strength
         Of the first attempt, with `Profile.STANDARD`.
     findings
-        See `FindingsPoint`, of the number of `stranger_pairs`.
+        See `FindingsPoint`, of the number of `stranger_pairs`; none where no finding is known.
     looks_real
         Part of images, by kind, that pass the gates of likeness (frontal) and quality; ``redrawn``
         are first attempts.
@@ -174,6 +174,8 @@ class _Judge:
         drawings: list[Tensor],
         strangers: np.ndarray,
     ) -> tuple[FindingsPoint, ...]:
+        if not strangers.any():
+            return ()
         sources = self._evidence(real)
         false = (sources @ sources.mT).numpy()[strangers]
         kept = (sources * self._evidence(reconstructions)).sum(-1).numpy()
@@ -215,7 +217,7 @@ class _Judge:
         return {"linkage": float(np.mean(apart)), "gallery": float(np.mean(hidden))}
 
     def _evidence(self, images: Tensor) -> Tensor:
-        """Return the evidence of images (n, 15), of length 1."""
+        """Return the evidence of images (n, 15), scaled to length 1."""
         reader = self.pipeline.reader
         evidence = torch.cat([reader.evidence(reader(each)) for each in images.split(BATCH)])
         return torch.nn.functional.normalize(evidence, dim=-1)
@@ -242,11 +244,17 @@ def _held(results: list[AnonymizedImage]) -> dict[str, float]:
 
 
 def _strangers(cohort: Cohort) -> np.ndarray:
-    """Return which ordered pairs (n, n) are of different patients without a common label."""
+    """Return which ordered pairs (n, n) are of different patients without a common label.
+
+    An image of which no label is known is in none.
+    """
     present = np.array([[s is FindingState.PRESENT for s in row.findings] for row in cohort])
     units = np.array([row.unit for row in cohort])
     different: np.ndarray = units[:, None] != units[None, :]
-    return different & (present.astype(int) @ present.T.astype(int) == 0)
+    known = present.any(axis=1)
+    common = present.astype(int) @ present.T.astype(int) > 0
+    strangers: np.ndarray = different & np.outer(known, known) & ~common
+    return strangers
 
 
 def _grains(images: Tensor) -> np.ndarray:
