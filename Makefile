@@ -67,6 +67,7 @@ train-default: $(VENV)/.test
 	$(TRAIN) diffusion --config $(SMALL)/diffusion-5.yaml -o runs/bundle --init-from runs/bundle
 	$(TRAIN) suppression --config $(SMALL)/suppression-paper.yaml -o runs/bundle
 	$(TRAIN) distillation --config $(SMALL)/distillation.yaml -o runs/bundle
+	$(BIN)/privdiff fit-clusters --config $(SMALL)/clusters.yaml -o runs/bundle
 	$(BIN)/privdiff assemble runs/bundle --config $(SMALL)/bundle.yaml -o privdiff_infer/bundles/privdiff-cxr-256
 
 # The networks that figures are measured with.

@@ -14,6 +14,8 @@ from privdiff_training.evaluation.record import Size
 from privdiff_training.evaluation.roles import Roles
 
 from privdiff_infer.errors import BundleError
+from privdiff_infer.model.clusters import PatientClusters
+from privdiff_infer.pipeline import PrivDiffPipeline
 from tests.conftest import tiny_metadata
 from tests.unit.cohort_factory import write_cohort
 from tests.unit.tiny import tiny_pipeline
@@ -57,7 +59,19 @@ def test_every_method_has_a_name_of_its_own_and_is_made_once(full):
 def test_what_is_told_is_beside_the_headline(full):
     told = [method.name for method in full if method.told != "nothing"]
 
-    assert told == ["standard 0.3, told the report", "standard 0.3, told the header"]
+    assert told == ["standard 0.3, told the header", "standard 0.3, told the report"]
+
+
+def test_what_starts_from_a_group_is_not_told_the_header(tiny_bundle, roles, tmp_path):
+    bundle = tmp_path / "bundle"
+    pipeline = PrivDiffPipeline.from_pretrained(tiny_bundle)
+    pipeline.register_modules(clusters=PatientClusters(3, (4, 4, 4), num_directions=1))
+    pipeline.save_pretrained(bundle)
+    write_metadata(bundle, tiny_metadata())
+
+    methods = methods_for(Size.FULL, bundle, roles, tmp_path / "cache")
+
+    assert {method.told for method in methods} == {"nothing", "report"}
 
 
 def test_a_header_that_is_not_there_is_not_told(tiny_bundle, roles, tmp_path):

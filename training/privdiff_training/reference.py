@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from privdiff_training.assemble import BundleConfig
+from privdiff_training.clusters import ClustersConfig
 from privdiff_training.config import DataConfig, SourceConfig
 from privdiff_training.evaluation.attacks.config import (
     AttackersConfig,
@@ -25,9 +26,9 @@ from privdiff_training.stages.registry import CONFIGS
 
 INTRODUCTION = """# Configuration
 
-One YAML file per stage (`training/configs`), plus `bundle.yaml` for `privdiff assemble` and, if
-wanted, a file of attackers for `privdiff evaluate`. Unknown keys are errors. Keys without a default
-must be given.
+One YAML file per stage (`training/configs`), plus `clusters.yaml` for `privdiff fit-clusters`,
+`bundle.yaml` for `privdiff assemble` and, if wanted, a file of attackers for `privdiff evaluate`.
+Unknown keys are errors. Keys without a default must be given.
 """
 
 
@@ -41,6 +42,7 @@ def configuration_reference() -> str:
         "`schedule`": ScheduleConfig,
         "`branches`, parts of a batch that carry each condition": BranchConfig,
         "`sas`, parts of a batch in each mode": SASMixture,
+        "`clusters.yaml`": ClustersConfig,
         "`bundle.yaml`": BundleConfig,
         **stages,
         "The file of `privdiff evaluate --attackers`": AttackersConfig,
