@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import pickle
 import subprocess
@@ -312,6 +313,12 @@ class TestGallery:
         assert {row["status"] for row in rows[0]} <= {"released", "held"}
         written = [path for path in out.rglob("*") if path.is_file()]
         assert not any(b"Roe" in path.read_bytes() or "Roe" in path.name for path in written)
+
+        recorded = json.loads((out / "private/run.json").read_text())["gallery"]
+        assert recorded == read_gallery(folder, tiny_bundle).digest
+        without = ["anonymize", str(pictures), "-o", str(out), *options[:4], "--resume"]
+        refused = CliRunner().invoke(app, without)
+        assert "gallery is None but the run was started with" in str(refused.exception)
 
     def test_too_few_begin_no_run(self, tiny_bundle, pictures, tmp_path):
         options = ["--model", str(tiny_bundle), "--gallery", str(pictures)]
