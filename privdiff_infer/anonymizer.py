@@ -6,15 +6,15 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from privdiff_infer.burned_in_text import (
     LARGEST_SCALE,
-    LEFT_IN_RESULT,
     SEARCH_SIDE,
     UNAVAILABLE,
     RapidTextDetector,
@@ -26,16 +26,23 @@ from privdiff_infer.burned_in_text import (
 )
 from privdiff_infer.device import pick_device
 from privdiff_infer.errors import ImageHeld, OptionError, TextDetectorError
-from privdiff_infer.gates import check_frontal, check_patient, linkage_failure
+from privdiff_infer.gallery import Gallery
+from privdiff_infer.gates import (
+    MAX_ATTEMPTS,
+    Failure,
+    ResultChecks,
+    check_frontal,
+    check_patient,
+    failures,
+    grain,
+    next_strength,
+)
 from privdiff_infer.model.bundle import BundleInfo, read_bundle
+from privdiff_infer.model.critics import Reading
 from privdiff_infer.model_grid import GridGeometry, to_model_grid
 from privdiff_infer.pipeline import PrivDiffPipeline, check_strength
 from privdiff_infer.radiograph import HeaderFacts, Radiograph
 from privdiff_infer.vocabulary import FINDINGS, OutputSize, Precision, Profile, SideMarkers, age_bin
-
-MAX_ATTEMPTS = 3
-STRENGTH_STEP = 0.1
-"""A result that fails a gate is redrawn with fresh noise and this much more of it."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,8 @@ class AnonymizerOptions:
 
     `threads` is the number of CPU threads of one process. It decides the last bits of sums, so
     equal bytes need equal threads; the default depends neither on the machine nor on the workers.
-    `accept_unchecked_text` lets images pass where the text detector does not load.
+    `accept_unchecked_text` lets images pass where the text detector does not load. `gallery` holds
+    other people, among whom a result must not lead to its source.
     """
 
     profile: Profile = Profile.STANDARD
@@ -56,6 +64,7 @@ class AnonymizerOptions:
     threads: int = 1
     side_markers: SideMarkers = SideMarkers.REDRAW
     accept_unchecked_text: bool = False
+    gallery: Gallery | None = None
 
 
 @dataclass(frozen=True)
@@ -68,8 +77,8 @@ class AnonymizedImage:
         Shape (rows, columns), float32 in [0, 1], 0 = black = air.
     spacing_mm
         (row, column) distance of pixel centres, or None if the source has none.
-    identity_similarity
-        Cosine of source and result under the bundle's identity network.
+    checks
+        What the output gates looked at.
     findings_before, findings_after
         Probability of each finding on source and result, by the bundle's own reader.
     strength
@@ -78,19 +87,29 @@ class AnonymizedImage:
         Number of attempts.
     text
         What was done about the text in the source.
-    held_reason
-        Why the result did not pass the output gates, or None if it did.
+    failures
+        The output gates that it did not pass; none if it may leave.
     """
 
     pixels: np.ndarray
     spacing_mm: tuple[float, float] | None
-    identity_similarity: float
+    checks: ResultChecks
     findings_before: dict[str, float]
     findings_after: dict[str, float]
     strength: float
     attempts: int
     text: TextStep
-    held_reason: str | None
+    failures: tuple[Failure, ...]
+
+    @property
+    def identity_similarity(self) -> float:
+        """Cosine of source and result under the bundle's identity network."""
+        return self.checks.identity_similarity
+
+    @property
+    def held_reason(self) -> str | None:
+        """Why the result did not pass the output gates, or None if it did; private."""
+        return "; ".join(failure.reason for failure in self.failures) or None
 
 
 class Anonymizer:
@@ -158,7 +177,7 @@ class Anonymizer:
         Returns
         -------
         AnonymizedImage
-            With `held_reason` set if no attempt passed the output gates.
+            With `failures` if no attempt passed the output gates.
 
         Raises
         ------
@@ -169,10 +188,10 @@ class Anonymizer:
         metadata = self.bundle.metadata
         check_patient(radiograph.header, evaluated_under_18=metadata.evaluated_under_18)
         seen, _ = self._on_grid(radiograph.pixels, radiograph)
-        check_frontal(self._frontal(seen), metadata.gates)
+        check_frontal(float(self._read(seen).frontal), metadata.gates)
         cleaned, text = self._without_text(radiograph.pixels)
         source, geometry = self._on_grid(cleaned, radiograph)
-        before = self._findings(source)
+        before = self._read(source)
         told = self._told(radiograph.header)
 
         strength = self.strength
@@ -185,26 +204,27 @@ class Anonymizer:
                 generators=[_generator(image_seed, attempt)],
                 **told,
                 callback=progress,
-            ).images
-            similarity = self._similarity(source, redrawn)
-            failure = linkage_failure(similarity, metadata.gates) or self._text_failure(redrawn)
-            if failure is None or attempt == MAX_ATTEMPTS:
+            ).images.cpu()
+            after = self._read(redrawn)
+            checks = self._checks(source, redrawn, before, after)
+            failed = failures(checks, metadata.gates)
+            if not failed or attempt == MAX_ATTEMPTS:
                 break
-            strength = min(1.0, round(strength + STRENGTH_STEP, 6))
+            strength = next_strength(strength, failed)
 
-        pixels, spacing_mm = geometry.restore(redrawn[0, 0].cpu().numpy(), self.options.output_size)
+        pixels, spacing_mm = geometry.restore(redrawn[0, 0].numpy(), self.options.output_size)
         markers = text.markers if self.options.side_markers is SideMarkers.REDRAW else ()
         pixels = draw_markers(pixels, markers, geometry.source_shape)
         return AnonymizedImage(
             pixels=pixels,
             spacing_mm=spacing_mm,
-            identity_similarity=similarity,
-            findings_before=before,
-            findings_after=self._findings(redrawn),
+            checks=checks,
+            findings_before=_probabilities(before),
+            findings_after=_probabilities(after),
             strength=strength,
             attempts=attempt,
             text=replace(text, redrawn=len(markers)),
-            held_reason=failure,
+            failures=failed,
         )
 
     def _on_grid(self, pixels: np.ndarray, radiograph: Radiograph) -> tuple[Tensor, GridGeometry]:
@@ -220,11 +240,28 @@ class Anonymizer:
             return pixels, TextStep(TextState.UNCHECKED)
         raise ImageHeld(*UNAVAILABLE)
 
-    def _text_failure(self, redrawn: Tensor) -> str | None:
+    def _checks(
+        self, source: Tensor, redrawn: Tensor, before: Reading, after: Reading
+    ) -> ResultChecks:
+        """Look at a result (1, 1, s, s) as the gates do."""
+        first, second = self._identities(source, redrawn)
+        similarity, gallery = float((first * second).sum()), self.options.gallery
+        evidence = self.pipeline.reader.evidence
+        pixels = redrawn[0, 0].numpy()
+        return ResultChecks(
+            identity_similarity=similarity,
+            findings_agreement=float(cosine_similarity(evidence(before), evidence(after))),
+            frontal_logit=float(after.frontal),
+            grain=grain(pixels),
+            contrast=float(pixels.std()),
+            has_text=self._has_text(pixels),
+            gallery_rank=gallery.rank(second.numpy(), similarity) if gallery else None,
+        )
+
+    def _has_text(self, pixels: np.ndarray) -> bool:
         if self.text_detector is None:
-            return None
-        boxes = self.text_detector.find(redrawn[0, 0].float().cpu().numpy())
-        return LEFT_IN_RESULT if any(box.is_legible for box in boxes) else None
+            return False
+        return any(box.is_legible for box in self.text_detector.find(pixels))
 
     def _told(self, header: HeaderFacts) -> dict[str, Any]:
         """Return age bin and sex where the header gives them; the model reads the rest itself.
@@ -242,21 +279,22 @@ class Anonymizer:
         return told
 
     @torch.no_grad()
-    def _frontal(self, image: Tensor) -> float:
-        return float(self.pipeline.reader(self._placed(image)).frontal)
+    def _read(self, image: Tensor) -> Reading:
+        return cast(Reading, self.pipeline.reader(self._placed(image)))
 
     @torch.no_grad()
-    def _findings(self, image: Tensor) -> dict[str, float]:
-        probabilities = self.pipeline.reader(self._placed(image)).findings.sigmoid()[0].tolist()
-        return dict(zip(FINDINGS, probabilities[: len(FINDINGS)], strict=True))
-
-    @torch.no_grad()
-    def _similarity(self, source: Tensor, redrawn: Tensor) -> float:
-        first, second = self.pipeline.identity(self._placed(torch.cat((source, redrawn.cpu()))))
-        return float((first * second).sum())
+    def _identities(self, source: Tensor, redrawn: Tensor) -> Tensor:
+        """Return the embeddings of both, shape (2, embedding), float32."""
+        embeddings: Tensor = self.pipeline.identity(self._placed(torch.cat((source, redrawn))))
+        return embeddings.float().cpu()
 
     def _placed(self, image: Tensor) -> Tensor:
         return image.to(self.pipeline.device, self.pipeline.dtype)
+
+
+def _probabilities(reading: Reading) -> dict[str, float]:
+    probabilities = reading.findings.sigmoid()[0].tolist()
+    return dict(zip(FINDINGS, probabilities[: len(FINDINGS)], strict=True))
 
 
 def _text_detector(options: AnonymizerOptions, bundle: BundleInfo) -> TextDetector | None:

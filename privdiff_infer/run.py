@@ -155,6 +155,9 @@ class Run(HeldRun):
         """Return what a continued run has in common with its first start, but for the seed."""
         options = asdict(self.options.anonymizer)
         options.pop("device")
+        options["gallery"] = (
+            gallery.digest if (gallery := self.options.anonymizer.gallery) else None
+        )
         return {
             "demo": self.options.demo,  # first: the clearest reason to refuse
             **{name: _plain(value) for name, value in options.items()},

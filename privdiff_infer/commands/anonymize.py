@@ -28,7 +28,7 @@ from privdiff_infer.commands.options import (
     Workers,
     profile_options,
 )
-from privdiff_infer.commands.progress import following
+from privdiff_infer.commands.progress import following, progress_bar
 from privdiff_infer.commands.stopping import stopped_by_signals
 from privdiff_infer.errors import OutputError
 from privdiff_infer.file_formats import OutputFormat
@@ -37,6 +37,7 @@ from privdiff_infer.sources import Source, find_sources
 from privdiff_infer.vocabulary import DEFAULT_BUNDLE, OutputSize, Precision, Profile, SideMarkers
 
 if TYPE_CHECKING:
+    from privdiff_infer.gallery import Gallery
     from privdiff_infer.run import Run
 
 DEMO_SEED = 1
@@ -86,6 +87,13 @@ def anonymize(
             help="Do not hold images for burned-in text if the text detector does not load.",
         ),
     ] = False,
+    gallery: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of images of other people, at least 20: a result is held if a search "
+            "among them would find its source."
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that stopped.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -110,6 +118,7 @@ def anonymize(
             threads,
             side_markers,
             accept_unchecked_text,
+            _embedded(gallery, bundle, quiet=as_json) if gallery else None,
         ),
         output_format=output_format,
         seed=seed,
@@ -141,6 +150,16 @@ def demo(
     options = RunOptions(output, bundle, output_format=OutputFormat.PNG, seed=DEMO_SEED, demo=True)
     with Run(options) as run:
         raise typer.Exit(_perform(run, find_sources([str(SAMPLE)]), as_json, expected))
+
+
+def _embedded(folder: Path, bundle: Path, *, quiet: bool) -> Gallery:
+    from privdiff_infer.gallery import read_gallery
+
+    with progress_bar(quiet=quiet) as bar:
+        task = bar.add_task("gallery", total=None)
+        return read_gallery(
+            folder, bundle, lambda done, total: bar.update(task, completed=done, total=total)
+        )
 
 
 def _perform(

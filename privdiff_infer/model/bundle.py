@@ -40,11 +40,27 @@ class Measured(_Record):
 
 
 class GateThresholds(_Record):
-    """Thresholds of the per-image gates, on scales of this bundle's own networks."""
+    """Thresholds of the per-image gates, on scales of this bundle's own networks.
 
-    frontal_logit: float = Field(0.0, description="Below it an input is held.")
+    The defaults of what concerns results are the ends of their scales: they let everything pass.
+    """
+
+    frontal_logit: float = Field(
+        0.0, description="Below it an input is held, and an attempt to redraw fails."
+    )
     linkage_similarity: float = Field(
         1.0, description="Above this cosine of source and result an attempt fails."
+    )
+    findings_agreement: float = Field(
+        -1.0,
+        description="Below this cosine of the evidence of findings in source and result an attempt "
+        "fails.",
+    )
+    grain: tuple[float, float] = Field(
+        (0.0, 8.0), description="Outside of these bounds (see `gates.grain`) an attempt fails."
+    )
+    contrast: float = Field(
+        0.0, description="Below this standard deviation of the pixels an attempt fails."
     )
 
 

@@ -23,7 +23,8 @@ independently has the same g with probability sum_j q_j^2; all other pairs are w
 Bound 3 is far above what attackers reach, for an image of which the group could be read without
 error would be told from nearly all others: it says that no attacker can do more, not that one can.
 What the theorem does not cover: the shape and size of the image, a marker that is drawn anew, what
-a report tells the pipeline, and that results are drawn anew which resemble their source too much.
+a report tells the pipeline, and that the gates choose among drawings (see `gates`): one of six
+pairs of attempt and strength is kept, or none, so that bounds 1 and 2 hold with 7 c for c then.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from privdiff_infer.burned_in_text import TextState, TextStep
 from privdiff_infer.dicom.confidentiality import ConfidentialityProfile, Option
 from privdiff_infer.dicom.derived import Derivation, derived_dataset
 from privdiff_infer.dicom.pseudonyms import Pseudonyms
+from privdiff_infer.gates import ResultChecks
 from privdiff_infer.radiograph import Radiograph, read_radiograph
 from privdiff_infer.vocabulary import Profile
 from tests.unit.dicom_factory import coded, dicom_bytes, radiograph_dataset, ramp
@@ -109,7 +110,8 @@ def result_of(
     if spacing:
         rows, columns = source.pixels.shape
         spacing = (spacing[0] * rows / shape[0], spacing[1] * columns / shape[1])
-    return AnonymizedImage(pixels, spacing, 0.1, {}, {}, 0.7, 1, TextStep(text_state), None)
+    checks = ResultChecks(0.1, 1.0, 5.0, 0.01, 0.2, has_text=False)
+    return AnonymizedImage(pixels, spacing, checks, {}, {}, 0.7, 1, TextStep(text_state), ())
 
 
 def derive(

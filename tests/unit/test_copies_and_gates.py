@@ -10,7 +10,9 @@ from privdiff_training.assemble import write_metadata
 from privdiff_training.cohort import read_manifest
 from privdiff_training.evaluation.copies import CopyThresholds, TrainingSet
 from privdiff_training.evaluation.gates import measure_gates
+from privdiff_training.evaluation.result_gates import RATES
 from privdiff_training.evaluation.sample import draw_sample
+from privdiff_training.evaluation.spoiled import SPOILED
 from privdiff_training.impostors import KINDS, impostors
 
 from privdiff_infer.errors import CohortError
@@ -61,6 +63,29 @@ def test_gate_figures(tiny_bundle, tmp_path):
     assert set(figures.held) == {*KINDS, "photographs", "sections"}
     assert set(figures.held.values()) == {0}
     assert figures.counts["real"] == 8
+    results = figures.results
+    assert results.counts == {"real": 8, "redrawn": 8, "product": 8}
+    assert set(results.looks_real) == {"originals", "reconstructions", "redrawn", *SPOILED}
+    assert all(passed == {"frontal": 1, "quality": 1} for passed in results.looks_real.values())
+    for point in results.findings:
+        assert point.false_accepts in RATES
+        assert list(point.redrawn) == sorted(point.redrawn)
+    thresholds = [point.threshold for point in results.findings]
+    assert thresholds == sorted(thresholds, reverse=True)
+    assert results.linkage == 1
+    assert (results.passed, results.held) == ((1, 1, 1), {})
+
+
+def test_strict_gates_hold_what_is_redrawn(tiny_bundle, tmp_path):
+    strict = copytree(tiny_bundle, tmp_path / "strict")
+    gates = {"frontal_logit": -1e9, "contrast": 0.6, "linkage_similarity": -1.0}
+    write_metadata(strict, tiny_metadata(gates=gates))
+    cohort = read_manifest(write_cohort(tmp_path, patients=2))
+    results = measure_gates(strict, cohort, tmp_path / "cache").results
+    assert results.passed == (0, 0, 0)
+    assert results.held == {"linkage": 1, "quality": 1}
+    assert results.linkage == 0
+    assert results.looks_real["originals"] == {"frontal": 1, "quality": 0}
 
 
 def test_drawn_sample(tiny_bundle, tmp_path):

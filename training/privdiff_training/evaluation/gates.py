@@ -13,12 +13,13 @@ import torch
 from pydicom.data import get_testdata_file
 from torch import Tensor
 
+from privdiff_infer.anonymizer import Anonymizer, AnonymizerOptions
 from privdiff_infer.errors import PrivDiffError
-from privdiff_infer.model.bundle import read_bundle
 from privdiff_infer.model_grid import to_model_grid
 from privdiff_infer.pipeline import PrivDiffPipeline
 from privdiff_infer.radiograph import read_radiograph
 from privdiff_training.cohort import Cohort
+from privdiff_training.evaluation.result_gates import ResultGateFigures, measure_result_gates
 from privdiff_training.images import load_images
 from privdiff_training.impostors import KINDS
 from privdiff_training.sampling import generator_for
@@ -32,7 +33,7 @@ SECTIONS = ("CT_small.dcm", "MR_small.dcm", "examples_overlay.dcm", "emri_small.
 
 @dataclass(frozen=True)
 class GateFigures:
-    """Measured quality of both gates.
+    """Measured quality of the gates.
 
     Attributes
     ----------
@@ -48,6 +49,8 @@ class GateFigures:
         Of real frontal radiographs.
     similarity_quantiles
         Of the cosine of two images of different patients under the identity network.
+    results
+        Of the gates of results.
     """
 
     threshold: float
@@ -56,6 +59,7 @@ class GateFigures:
     counts: dict[str, int]
     logit_quantiles: dict[str, float]
     similarity_quantiles: dict[str, float]
+    results: ResultGateFigures
 
     def to_record(self) -> dict[str, Any]:
         """Return the figures for JSON."""
@@ -75,12 +79,11 @@ def measure_gates(bundle: Path, cohort: Cohort, cache_dir: Path, seed: int = 0) 
     cache_dir
         Where prepared images are kept.
     seed
-        Of the impostors.
+        Of the impostors, and of what is redrawn.
     """
-    info = read_bundle(bundle)
-    size = info.metadata.image_size
-    pipeline = PrivDiffPipeline.from_pretrained(bundle)
-    threshold = info.metadata.gates.frontal_logit
+    anonymizer = Anonymizer.from_bundle(bundle, AnonymizerOptions(device="cpu"))
+    pipeline, metadata = anonymizer.pipeline, anonymizer.bundle.metadata
+    size, threshold = metadata.image_size, metadata.gates.frontal_logit
     real = load_images(cohort, size, cache_dir).unsqueeze(1).float() / 255
 
     def logits(images: Tensor) -> Tensor:
@@ -105,6 +108,7 @@ def measure_gates(bundle: Path, cohort: Cohort, cache_dir: Path, seed: int = 0) 
         counts={"real": len(real)} | {name: len(images) for name, images in impostors.items()},
         logit_quantiles=_quantiles(real_logits.numpy()),
         similarity_quantiles=_quantiles(_stranger_cosines(pipeline, real, cohort)),
+        results=measure_result_gates(anonymizer, cohort, real, cache_dir, seed),
     )
 
 

@@ -18,7 +18,6 @@ from PIL import Image
 
 from privdiff_infer.anonymizer import Anonymizer, AnonymizerOptions
 from privdiff_infer.burned_in_text import (
-    LEFT_IN_RESULT,
     SEARCH_SIDE,
     RapidTextDetector,
     TextBox,
@@ -26,6 +25,7 @@ from privdiff_infer.burned_in_text import (
 )
 from privdiff_infer.errors import ImageHeld
 from privdiff_infer.file_formats import SourceFormat
+from privdiff_infer.gates import Gate
 from privdiff_infer.model.bundle import read_bundle
 from privdiff_infer.model_grid import to_model_grid
 from privdiff_infer.radiograph import HeaderFacts, Radiograph, read_radiograph
@@ -277,7 +277,7 @@ def _redrawn(bundle: Path, paths: Sequence[Path], seed: int) -> dict[str, Share]
             boxes = detector.find(blind.anonymize(image, index).pixels)
         except ImageHeld:  # by another gate
             continue
-        held.append(checked.held_reason == LEFT_IN_RESULT)
+        held.append(any(failure.gate is Gate.TEXT for failure in checked.failures))
         legible.append(any(box.is_legible for box in boxes))
     return {"held with the text step": wilson(held), "legible without it": wilson(legible)}
 
