@@ -23,6 +23,7 @@ from privdiff_training.command_options import (
     Seed,
 )
 from privdiff_training.evaluate_command import evaluate
+from privdiff_training.finetune_command import finetune
 
 if TYPE_CHECKING:
     from privdiff_training.cohort import Cohort
@@ -59,6 +60,7 @@ PatientsOption = Annotated[Patients, typer.Option("--patients", help="Patients o
 def register(app: typer.Typer) -> None:
     """Add the commands of this package to `privdiff`."""
     app.command("train")(train_stage)
+    app.command("finetune")(finetune)
     app.command("assemble")(assemble)
     app.command("compare")(compare)
     app.command("sweep")(sweep)
