@@ -9,7 +9,6 @@ training/evaluators was trained on the others. Run from the root of a checkout:
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import sys
 from pathlib import Path

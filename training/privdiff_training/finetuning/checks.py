@@ -327,8 +327,8 @@ def _too_few(cohort: Cohort, roles: Sequence[Role], config: SplitConfig) -> Iter
     yield from _cannot_be_measured(test)
 
 
-def _linkable(cohort: Cohort) -> int:
-    return LinkageTrial(cohort, Linkage.SAME_IMAGE).patients
+def _linkable(cohort: Cohort, kind: Linkage = Linkage.SAME_IMAGE) -> int:
+    return LinkageTrial(cohort, kind).patients if len(cohort) else 0
 
 
 def _cannot_be_measured(test: Cohort) -> Iterator[Problem]:
@@ -338,7 +338,7 @@ def _cannot_be_measured(test: Cohort) -> Iterator[Problem]:
             Effect.WARNING,
             f"intervals will be wide: take {FEW_TEST_PATIENTS} and more",
         )
-    if LinkageTrial(test, Linkage.FOLLOW_UP).patients < LEAST_JUDGES:
+    if _linkable(test, Linkage.FOLLOW_UP) < LEAST_JUDGES:
         yield Problem(
             "no linkage to follow-up images can be measured",
             Effect.WARNING,

@@ -6,7 +6,6 @@ thresholds of the gates are put where they let as much through as before.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ from privdiff_training.loop import train
 from privdiff_training.stages.identity import IdentityConfig, IdentityStage
 from privdiff_training.stages.reader import ReaderConfig, ReaderStage
 from privdiff_training.stages.registry import Sources
-from privdiff_training.whole_folder import whole_folder
+from privdiff_training.whole_folder import copy_folder
 
 LEAST_OF_A_KIND = 2
 """Judging images with a finding, and without it, for its AUC to count."""
@@ -160,12 +159,12 @@ def admit_reader(reader: Path, components: Path) -> None:
 
     The one place where it enters: whatever else of a bundle is made with the reader is made here.
     """
-    _copy(reader, components / "reader")
+    copy_folder(reader, components / "reader")
 
 
 def admit_identity(identity: Path, components: Path) -> None:
     """Put a refitted identity network among the components of the bundle."""
-    _copy(identity, components / "identity")
+    copy_folder(identity, components / "identity")
 
 
 _ADMIT = {"reader": admit_reader, "identity": admit_identity}
@@ -269,8 +268,3 @@ def _compared(critic: str, before: float, after: float | None, fitting: Fitting)
 
 def _trained(fitting: Fitting, critic: str) -> Path:
     return fitting.folder.leg(critic) / "trained" / critic
-
-
-def _copy(critic: Path, target: Path) -> None:
-    with whole_folder(target) as partial:
-        shutil.copytree(critic, partial, dirs_exist_ok=True)

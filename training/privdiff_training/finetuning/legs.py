@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -204,7 +205,7 @@ def _run(
         stage,
         pipeline,
         setting.strength,
-        _first(setting.judges, setting.config.judge.images),
+        spread(setting.judges, setting.config.judge.images),
         setting.evaluators,
         setting.config.judge,
         setting.folder.leg(name),
@@ -245,9 +246,16 @@ def _stage_keys(setting: LegSetting, keys: DiffusionLeg | SuppressionLeg) -> dic
     }
 
 
-def _first(images: Originals, count: int) -> Originals:
-    rows = images.cohort.rows[:count]
-    return Originals(Cohort(images.cohort.root, rows), images.pixels[:count])
+def spread(images: Originals, count: int) -> Originals:
+    """Return so many images, the first one of every patient first, then the second ones."""
+    seen: Counter[str] = Counter()
+    turns = []
+    for row in images.cohort:
+        turns.append(seen[row.unit])
+        seen[row.unit] += 1
+    chosen = sorted(sorted(range(len(turns)), key=lambda row: turns[row])[:count])
+    rows = tuple(images.cohort.rows[row] for row in chosen)
+    return Originals(Cohort(images.cohort.root, rows), images.pixels[chosen])
 
 
 def _record(

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from privdiff_infer.model.bundle import METADATA, MODEL_INDEX, BundleInfo
+from privdiff_infer.model.bundle import BundleInfo
 from privdiff_infer.model.denoiser import read_adapter
 from privdiff_infer.pipeline import ADAPTERS
 from privdiff_training.assemble import BundleConfig
 from privdiff_training.cohort import Cohort
 from privdiff_training.stages.diffusion import ScheduleConfig
+from privdiff_training.whole_folder import copy_folder
 
 MODEL_CARD = "README.md"
 
@@ -62,16 +61,11 @@ def adapter_rank(base: BundleInfo, adapter: str, otherwise: int) -> int:
 
 def add_components_of_base(base: BundleInfo, components: Path) -> None:
     """Put what was not trained beside what was."""
-    trained = {path.name for path in components.glob("*") if path.name != ADAPTERS}
-    trained_adapters = {path.name for path in (components / ADAPTERS).glob("*")}
-    top = {METADATA, MODEL_INDEX, MODEL_CARD, *trained}
-
-    def others(folder: str, names: list[str]) -> Collection[str]:
-        if Path(folder) == base.path:
-            return top
-        return trained_adapters if Path(folder) == base.path / ADAPTERS else set()
-
-    shutil.copytree(base.path, components, ignore=others, dirs_exist_ok=True)
+    own = [path for path in base.path.iterdir() if path.is_dir() and path.name != ADAPTERS]
+    for source in (*own, *(base.path / ADAPTERS).glob("*")):
+        target = components / source.relative_to(base.path)
+        if not target.is_dir():
+            copy_folder(source, target)
 
 
 def tuned_bundle_config(

@@ -10,6 +10,7 @@ The loop knows nothing of it: the loss that it is given has the noisy mean as it
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Mapping
 
@@ -110,7 +111,14 @@ class PrivateDiffusionStage(DiffusionStage):
     def loss(self, player: str, step: Step) -> tuple[Tensor, Mapping[str, float]]:
         """Return a number whose gradient is the noisy mean of the patients' gradients."""
         rows = self.drawn_rows(step.index)
-        loss = self._per_patient_gradients(rows, step) if len(rows) else 0.0
+        loss = 0.0
+        if len(rows):
+            mean = self.mean_loss(rows, step)
+            with warnings.catch_warnings():
+                # Layers that see the findings alone: the codebook of these is not trained.
+                warnings.filterwarnings("ignore", message="Full backward hook is firing")
+                (mean * len(rows)).backward()
+            loss = mean.item()
         gradients = self._noisy_mean(step.index, len(rows))
         self.denoiser.zero_grad(set_to_none=True)
         surrogate = sum(
@@ -140,7 +148,8 @@ class PrivateDiffusionStage(DiffusionStage):
             dtype=torch.long,
         )
 
-    def _per_patient_gradients(self, rows: Tensor, step: Step) -> float:
+    def mean_loss(self, rows: Tensor, step: Step) -> Tensor:
+        """Return the denoising loss of some rows; each row has a gradient of its own kept."""
         own = Step(step.index, rows, step.generator)
         latents = self.data.draw(own)
         timesteps = self.data.timesteps(own, self.config.schedule.num_train_timesteps)
@@ -148,11 +157,9 @@ class PrivateDiffusionStage(DiffusionStage):
         noisy = self.scheduler.add_noise(latents, noise, timesteps).requires_grad_()
         condition = draw_condition(self.data, rows, own, self.config).to(latents.device)
         predicted = self.denoiser(noisy, timesteps, condition, draw_settings(self.config.sas, own))
-        mean = denoising_loss(
+        return denoising_loss(
             self.scheduler, predicted, latents, noise, timesteps, self.config.snr_gamma
         )
-        (mean * len(rows)).backward()
-        return float(mean)
 
     def _noisy_mean(self, index: int, patients: int) -> list[Tensor]:
         dp = self.clipping
