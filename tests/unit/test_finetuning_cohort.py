@@ -69,8 +69,12 @@ def drawn_cohort() -> CheckedCohort:
 @pytest.mark.parametrize(
     ("words", "effect", "image"),
     [
-        ("1 duplicates", Effect.LEFT_OUT, "cohort/nobody-duplicate.jpg"),
-        ("near duplicates", Effect.LEFT_OUT, "cohort/nobody-near-duplicate.png"),
+        ("duplicates of an earlier image: 1", Effect.LEFT_OUT, "cohort/nobody-duplicate.jpg"),
+        (
+            "near duplicates of an earlier image: 1",
+            Effect.LEFT_OUT,
+            "cohort/nobody-near-duplicate.png",
+        ),
         ("photometric sense", Effect.LEFT_OUT, "cohort/nobody-inverted.png"),
         ("view is not frontal", Effect.LEFT_OUT, "cohort/nobody-lateral.jpg"),
         ("have no findings", Effect.WARNING, "cohort/nobody-unlabelled.jpg"),
@@ -110,7 +114,7 @@ def test_the_same_image_of_two_patients_is_left_out(tmp_path):
 
     found = checked(manifest)
 
-    assert "another patient's" in problem(found, "1 duplicates").title
+    assert "another patient's" in problem(found, "duplicates of an earlier image: 1").title
     assert "p9_0.png" not in {str(row.image) for row in found.cohort}
 
 

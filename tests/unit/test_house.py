@@ -12,6 +12,7 @@ import pytest
 import yaml
 from privdiff_training.assemble import BundleConfig
 from privdiff_training.config import load_config
+from privdiff_training.finetuning.config import FinetuneConfig
 from privdiff_training.reference import configuration_reference
 from privdiff_training.stages.registry import CONFIGS
 
@@ -64,6 +65,13 @@ def test_torchvision_is_not_needed():
 def test_configurations_are_understood(path):
     stage = yaml.safe_load(path.read_text()).get("stage")
     load_config(path, CONFIGS[stage] if stage else BundleConfig)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "training" / "configs").glob("finetune*.yaml")), ids=lambda p: p.name
+)
+def test_configurations_of_fine_tuning_are_understood(path):
+    load_config(path, FinetuneConfig)
 
 
 def test_reference_of_configurations_is_up_to_date():

@@ -274,10 +274,10 @@ def _duplicates(rows: Sequence[CohortImage], grids: Tensor) -> Iterator[Found]:
         if not pairs:
             continue
         foreign = sum(rows[late].unit != rows[early].unit for late, early in pairs.items())
-        beyond = f"; {foreign} of them are another patient's" if foreign else ""
+        beyond = f", {foreign} of them another patient's" if foreign else ""
         yield (
             Problem(
-                f"{len(pairs)} {title} of an earlier image{beyond}",
+                f"{title} of an earlier image: {len(pairs)}{beyond}",
                 Effect.LEFT_OUT,
                 "nothing, or correct the patient where it is another's: the same image in training "
                 "and test would make every figure too good",
