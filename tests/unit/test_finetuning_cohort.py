@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from privdiff_training.cohort import is_select_patient, parse_manifest, read_manifest
-from privdiff_training.finetuning.checks import CheckedCohort, Effect, check_cohort
+from privdiff_training.finetuning.checks import CheckedCohort, check_cohort
 from privdiff_training.finetuning.cohort_report import checks_record, write_cohort_report
 from privdiff_training.finetuning.config import SplitConfig
 from privdiff_training.finetuning.folder import RunFolder, read_record
+from privdiff_training.finetuning.problems import Effect
 from privdiff_training.finetuning.roles import Role, assign_roles, patients
 from privdiff_training.finetuning.sources import read_csv, read_dicom, write_used
 

@@ -85,6 +85,8 @@ def train_stage(
     ] = None,
 ) -> None:
     """Train one stage; a run that was interrupted continues from its last checkpoint."""
+    from accelerate import PartialState
+
     from privdiff_training.loop import train
     from privdiff_training.stages.registry import build_stage
 
@@ -94,6 +96,7 @@ def train_stage(
         run_dir or Path("runs") / config.parent.name / config.stem,
         bundle,
     )
+    PartialState().destroy_process_group()
 
 
 def assemble(

@@ -3,65 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
-import torch
-from rich.progress import track
 from torch import Tensor
 
-from privdiff_infer.errors import ImageError
 from privdiff_infer.model.critics import RadiographReader
 from privdiff_infer.vocabulary import FINDINGS, FindingState
-from privdiff_training.cohort import Cohort, CohortImage, crossing_patients
-from privdiff_training.evaluation.copies import BATCH, pixel_vectors
+from privdiff_training.cohort import Cohort, crossing_patients
 from privdiff_training.evaluation.findings import MIN_POSITIVES
 from privdiff_training.evaluation.linkage import Linkage, LinkageTrial
 from privdiff_training.finetuning.config import SplitConfig
+from privdiff_training.finetuning.image_checks import (
+    duplicates,
+    inverted_or_turned,
+    lateral,
+    read_images,
+)
+from privdiff_training.finetuning.problems import Effect, Problem, names_of
 from privdiff_training.finetuning.roles import Role, assign_roles, largest_dataset, patients
-from privdiff_training.images import read_grid
 
-NEAR_DUPLICATE = 0.12
-"""Root mean square distance of standardised pixels: a correlation above 0.993. Two radiographs of
-one person that were taken one after the other are at 0.2 and more."""
-
-FRONTAL_VIEWS = frozenset({"", "AP", "PA"})
 FEW_TEST_PATIENTS = 20
 LEAST_JUDGES = 2
-
-
-class Effect(str, Enum):
-    """What follows from a problem."""
-
-    REFUSED = "refused"
-    LEFT_OUT = "left out"
-    WARNING = "warning"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One kind of problem of a cohort.
-
-    Attributes
-    ----------
-    title, remedy
-        What it is and what can be done; no name of a patient or file.
-    effect
-        What follows.
-    images
-        Names of the images that have it, as the manifest writes them. Private.
-    """
-
-    title: str
-    effect: Effect
-    remedy: str
-    images: tuple[str, ...] = ()
-
-
-Found = tuple[Problem, set[int]]
-"""A problem and the rows that are left out for it."""
 
 
 @dataclass(frozen=True)
@@ -115,11 +78,11 @@ def check_cohort(
         Side of the model grid in pixels.
     """
     chosen = _chosen(cohort, config)
-    rows, grids, unreadable = _read(chosen, size)
+    rows, grids, unreadable = read_images(chosen, size)
     found = [
-        *_lateral(rows),
-        *_inverted_or_turned(rows, grids, reader, frontal_logit),
-        *_duplicates(rows, grids),
+        *lateral(rows),
+        *inverted_or_turned(rows, grids, reader, frontal_logit),
+        *duplicates(rows, grids),
     ]
     left_out = {row for problem, of_rows in found for row in of_rows}
     kept = [index for index in range(len(rows)) if index not in left_out]
@@ -169,121 +132,7 @@ def _crossing(cohort: Cohort) -> Iterator[Problem]:
             Effect.REFUSED,
             "give all images of a patient the same split: a model that trained on a patient cannot "
             "be measured on this patient",
-            _names([row for row in cohort if (row.dataset, row.patient_id) in crossing]),
-        )
-
-
-def _read(cohort: Cohort, size: int) -> tuple[list[CohortImage], Tensor, list[Problem]]:
-    """Return the rows that can be read, their pixels (n, s, s), and what is wrong with others."""
-
-    def read(row: CohortImage) -> np.ndarray | ImageError:
-        try:
-            return read_grid(cohort.root / row.image, size)
-        except ImageError as error:
-            return error
-
-    with ThreadPoolExecutor() as pool:
-        looked = list(track(pool.map(read, cohort), "Looking at images", total=len(cohort)))
-    rows, pixels = [], []
-    failed: dict[tuple[str, str], list[CohortImage]] = {}
-    for row, result in zip(cohort, looked, strict=True):
-        if isinstance(result, ImageError):
-            failed.setdefault((result.problem, result.remedy), []).append(row)
-        else:
-            rows.append(row)
-            pixels.append(result)
-    problems = [
-        Problem(problem, Effect.LEFT_OUT, remedy, _names(of_rows))
-        for (problem, remedy), of_rows in failed.items()
-    ]
-    grids = np.stack(pixels) if pixels else np.empty((0, size, size), np.uint8)
-    return rows, torch.from_numpy(grids), problems
-
-
-def _lateral(rows: Sequence[CohortImage]) -> Iterator[Found]:
-    lateral = {
-        index for index, row in enumerate(rows) if (row.view or "").upper() not in FRONTAL_VIEWS
-    }
-    if lateral:
-        yield (
-            Problem(
-                "the manifest says that the view is not frontal",
-                Effect.LEFT_OUT,
-                "nothing: the model draws frontal radiographs only",
-                _names([rows[index] for index in sorted(lateral)]),
-            ),
-            lateral,
-        )
-
-
-@torch.no_grad()
-def _inverted_or_turned(
-    rows: Sequence[CohortImage], grids: Tensor, reader: RadiographReader, threshold: float
-) -> Iterator[Found]:
-    """Yield images that the reader takes for no upright frontal radiograph, inverted ones apart."""
-    if not rows:
-        return
-    logits, of_inverses = [], []
-    for part in grids.split(BATCH):
-        images = part.unsqueeze(1).float() / 255
-        logits.append(reader(images).frontal)
-        of_inverses.append(reader(1 - images).frontal)
-    plain, inverse = torch.cat(logits), torch.cat(of_inverses)
-    strange = plain < threshold
-    inverted = strange & (inverse > plain) & (inverse >= threshold)
-    others = set((strange & ~inverted).nonzero()[:, 0].tolist())
-    found = set(inverted.nonzero()[:, 0].tolist())
-    if found:
-        mostly = len(found) > len(rows) / 2
-        yield (
-            Problem(
-                "the photometric sense is mixed: these images are white where the others are black",
-                Effect.REFUSED if mostly else Effect.LEFT_OUT,
-                "invert them, or take the DICOM files, whose headers say their sense",
-                _names([rows[index] for index in sorted(found)]),
-            ),
-            found,
-        )
-    if others:
-        yield (
-            Problem(
-                "the model's reader sees no upright frontal chest radiograph",
-                Effect.LEFT_OUT,
-                "look at them: lateral, turned or cut-out images do not belong into the cohort",
-                _names([rows[index] for index in sorted(others)]),
-            ),
-            others,
-        )
-
-
-def _duplicates(rows: Sequence[CohortImage], grids: Tensor) -> Iterator[Found]:
-    """Yield images that are (nearly) equal to one that comes before them."""
-    if not len(grids):
-        return
-    vectors = pixel_vectors(grids.unsqueeze(1).float() / 255)
-    distances = torch.cdist(vectors, vectors) / vectors.shape[1] ** 0.5
-    equal: dict[int, int] = {}
-    near: dict[int, int] = {}
-    for late in range(1, len(rows)):
-        early = int(distances[late, :late].argmin())
-        if torch.equal(grids[late], grids[early]):
-            equal[late] = early
-        elif distances[late, early] < NEAR_DUPLICATE:
-            near[late] = early
-    for title, pairs in (("duplicates", equal), ("near duplicates", near)):
-        if not pairs:
-            continue
-        foreign = sum(rows[late].unit != rows[early].unit for late, early in pairs.items())
-        beyond = f", {foreign} of them another patient's" if foreign else ""
-        yield (
-            Problem(
-                f"{title} of an earlier image: {len(pairs)}{beyond}",
-                Effect.LEFT_OUT,
-                "nothing, or correct the patient where it is another's: the same image in training "
-                "and test would make every figure too good",
-                _names([rows[index] for pair in pairs.items() for index in pair]),
-            ),
-            set(pairs),
+            names_of([row for row in cohort if (row.dataset, row.patient_id) in crossing]),
         )
 
 
@@ -297,7 +146,7 @@ def _missing_findings(cohort: Cohort) -> Iterator[Problem]:
             Effect.WARNING,
             "add them; without, the model trains on those that its own reader sees, and they count "
             "for nothing in the evaluation",
-            _names(missing),
+            names_of(missing),
         )
 
 
@@ -356,7 +205,3 @@ def _cannot_be_measured(test: Cohort) -> Iterator[Problem]:
 def _is_measurable(cohort: Cohort, index: int) -> bool:
     states = [row.findings[index] for row in cohort]
     return states.count(FindingState.PRESENT) >= MIN_POSITIVES and FindingState.ABSENT in states
-
-
-def _names(rows: Sequence[CohortImage]) -> tuple[str, ...]:
-    return tuple(str(row.image) for row in rows)

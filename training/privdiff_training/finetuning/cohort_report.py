@@ -15,8 +15,9 @@ from PIL import Image
 from privdiff_infer.release import write_private
 from privdiff_infer.vocabulary import AGE_BIN_EDGES, FINDING_TOKENS, FindingState, age_bin
 from privdiff_training.cohort import Cohort
-from privdiff_training.finetuning.checks import CheckedCohort, Effect, Problem
+from privdiff_training.finetuning.checks import CheckedCohort
 from privdiff_training.finetuning.folder import RunFolder, write_record
+from privdiff_training.finetuning.problems import Effect, Problem
 from privdiff_training.finetuning.roles import Role, patients
 from privdiff_training.pages import page_environment
 

@@ -20,7 +20,7 @@ from privdiff_training.cohort import Cohort, read_manifest
 from privdiff_training.config import DataConfig
 from privdiff_training.evaluation.attacks.attack import Originals
 from privdiff_training.evaluation.networks import Evaluators
-from privdiff_training.finetuning.checks import Effect, check_cohort
+from privdiff_training.finetuning.checks import check_cohort
 from privdiff_training.finetuning.cohort_report import write_cohort_report
 from privdiff_training.finetuning.config import FinetuneConfig
 from privdiff_training.finetuning.critics import Fitting, Refit, moved_gates, refit_critics
@@ -35,6 +35,7 @@ from privdiff_training.finetuning.folder import RunFolder, read_record, write_re
 from privdiff_training.finetuning.legs import Leg, LegSetting, adapt_denoiser, tune_adapter
 from privdiff_training.finetuning.memorization import memorization_test, refuse_export
 from privdiff_training.finetuning.method import Method
+from privdiff_training.finetuning.problems import Effect
 from privdiff_training.finetuning.roles import Role, largest_dataset, of_role, patients
 from privdiff_training.finetuning.settings import data_keys
 from privdiff_training.finetuning.sources import write_used
