@@ -160,16 +160,20 @@ def test_a_run_that_was_killed_ends_with_the_same_bundle(lab: Lab, whole: Path) 
     assert figures[0]["figures"] == figures[1]["figures"]
 
 
-def test_two_processes_train_what_one_trains(lab: Lab, whole: Path) -> None:
+def test_two_processes_train_what_one_trains(lab: Lab) -> None:
+    # Critics and adversaries see the rows of a batch together, so their curves are not the same.
+    config = {key: value for key, value in TINY.items() if key not in ("critics", "suppression")}
+    one = lab.run(lab.command("one", config))
+    assert one.returncode == 0, one.stderr[-4000:]
     environment = {**ENVIRONMENT, "ACCELERATE_USE_CPU": "true"}
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = lab.run([*launch, *lab.command("two")], environment)
-    assert done.returncode == 0, done.stderr[-4000:]
+    two = lab.run([*launch, *lab.command("two", config)], environment)
+    assert two.returncode == 0, two.stderr[-4000:]
 
-    one, two = (_curve(lab.root / f"{output}.private") for output in ("whole", "two"))
-    assert len(one) == 12
-    assert two == pytest.approx(one, rel=1e-3)
-    assert weights(lab.root / "two").keys() == weights(whole).keys()
+    curves = [_curve(lab.root / f"{output}.private") for output in ("one", "two")]
+    assert len(curves[0]) == 12
+    assert curves[1] == pytest.approx(curves[0], rel=1e-3)
+    verify_bundle(lab.root / "two")
 
 
 def _curve(private: Path) -> list[float]:

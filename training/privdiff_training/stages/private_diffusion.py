@@ -5,7 +5,8 @@ takes part with a small probability, by one image that is drawn; the gradient of
 to a length, their sum gets Gaussian noise. Adding or removing a patient with all images changes one
 such gradient, so the epsilon that Opacus accounts for is one per patient.
 
-The loop knows nothing of it: the loss that it is given has the noisy mean as its gradient.
+The loop knows nothing of it: the loss that it is given has the noisy mean as its gradient. Noise
+comes from torch's generators, which are not made against attacks on the generator itself.
 """
 
 from __future__ import annotations
@@ -166,7 +167,8 @@ class PrivateDiffusionStage(DiffusionStage):
         for weight in dp.params:
             if patients == 0 or getattr(weight, "grad_sample", None) is None:
                 weight.grad_sample = weight.new_zeros(patients, *weight.shape)
-        dp.generator = generator_for(self.secret, "noise", index)
+        seed = generator_for(self.secret, "noise", index).initial_seed()
+        dp.generator = torch.Generator(dp.params[0].device).manual_seed(seed)
         dp.clip_and_accumulate()
         dp.add_noise()
         dp.scale_grad()
