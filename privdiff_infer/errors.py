@@ -159,3 +159,7 @@ class ConfigError(PrivDiffError):
 
 class CohortError(PrivDiffError):
     """A cohort cannot be used as it is (patients across splits, unknown findings)."""
+
+
+class ExportRefused(PrivDiffError):
+    """A model that was trained gives its training patients away, so no bundle is made of it."""

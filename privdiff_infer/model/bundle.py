@@ -18,6 +18,8 @@ BUNDLES = Path(__file__).resolve().parent.parent / "bundles"
 METADATA = "metadata.json"
 MODEL_INDEX = "model_index.json"
 FORMAT_VERSION = 1
+EVIDENCE = ("evaluation.json", "evaluation.html")
+"""What a fine-tuned bundle holds beside its weights: old and new side by side."""
 
 
 class _Record(BaseModel):
@@ -64,6 +66,38 @@ class GateThresholds(_Record):
     )
 
 
+class SideBySide(_Record):
+    """One figure of the base and of the bundle that was tuned from it, on test patients.
+
+    Each is a value with its 95 % interval; None where the cohort does not suffice.
+    """
+
+    old: tuple[float, float, float] | None
+    new: tuple[float, float, float] | None
+    difference: tuple[float, float, float] | None = None
+
+
+class FineTuning(_Record):
+    """What a bundle was tuned from, on what, and what its tests found."""
+
+    base: str
+    base_version: str
+    base_sha256: str
+    method: str
+    images: int = Field(description="That were trained on.")
+    patients: int
+    kept_steps: dict[str, int] = Field(description="Of every leg; 0: its start was best.")
+    refitted: tuple[str, ...] = Field(description="Critics that were replaced.")
+    epsilon: float | None = Field(None, description="Of differential privacy, per patient.")
+    delta: float | None = None
+    drawn: int = Field(description="Images that the memorization test drew.")
+    copies: int = Field(description="Of them, near copies of training images.")
+    copies_of_base: int = Field(description="The same of the base: chance.")
+    test_images: int
+    test_patients: int
+    evaluation: dict[str, SideBySide]
+
+
 class BundleMetadata(_Record):
     """Content of ``metadata.json``."""
 
@@ -81,6 +115,7 @@ class BundleMetadata(_Record):
         False, description="Whether an evaluation on patients under 18 exists; else they are held."
     )
     measured: dict[Profile, dict[str, Measured]] = Field(default_factory=dict)
+    fine_tuning: FineTuning | None = None
     files: dict[str, str] = Field(description="SHA-256 of every other file, by relative path.")
 
 

@@ -197,10 +197,14 @@ class PrivDiffDenoiser(StrictModel, ConfigMixin):
         """
         merged = copy.deepcopy(self)
         merged.load_adapter(folder)
-        merged.activate_adapter(folder.name)
-        merged.unet.fuse_lora(adapter_names=[folder.name])
-        merged.unet.unload_lora()
+        merged.merge_adapter(folder.name)
         return merged
+
+    def merge_adapter(self, name: str) -> None:
+        """Add the LoRA weights of one adapter to the base weights and drop all adapters."""
+        self.activate_adapter(name)
+        self.unet.fuse_lora(adapter_names=[name])
+        self.unet.unload_lora()
 
     def activate_adapter(self, name: str | None) -> None:
         """Use one adapter, or the base weights alone if `name` is None."""

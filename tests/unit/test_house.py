@@ -13,6 +13,7 @@ import yaml
 from privdiff_training.assemble import BundleConfig
 from privdiff_training.clusters import ClustersConfig
 from privdiff_training.config import load_config
+from privdiff_training.finetuning.config import FinetuneConfig
 from privdiff_training.reference import configuration_reference
 from privdiff_training.stages.registry import CONFIGS
 
@@ -66,6 +67,13 @@ def test_configurations_are_understood(path):
     stage = yaml.safe_load(path.read_text()).get("stage")
     without_stage = {"bundle": BundleConfig, "clusters": ClustersConfig}
     load_config(path, CONFIGS[stage] if stage else without_stage[path.stem])
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "training" / "configs").glob("finetune*.yaml")), ids=lambda p: p.name
+)
+def test_configurations_of_fine_tuning_are_understood(path):
+    load_config(path, FinetuneConfig)
 
 
 def test_reference_of_configurations_is_up_to_date():

@@ -23,6 +23,7 @@ from privdiff_training.command_options import (
     Seed,
 )
 from privdiff_training.evaluate_command import evaluate
+from privdiff_training.finetune_command import finetune
 
 if TYPE_CHECKING:
     from privdiff_training.cohort import Cohort
@@ -60,6 +61,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this package to `privdiff`."""
     app.command("train")(train_stage)
     app.command("fit-clusters")(fit_clusters)
+    app.command("finetune")(finetune)
     app.command("assemble")(assemble)
     app.command("compare")(compare)
     app.command("sweep")(sweep)
@@ -84,6 +86,8 @@ def train_stage(
     ] = None,
 ) -> None:
     """Train one stage; a run that was interrupted continues from its last checkpoint."""
+    from accelerate import PartialState
+
     from privdiff_training.loop import train
     from privdiff_training.stages.registry import build_stage
 
@@ -93,6 +97,7 @@ def train_stage(
         run_dir or Path("runs") / config.parent.name / config.stem,
         bundle,
     )
+    PartialState().destroy_process_group()
 
 
 def fit_clusters(

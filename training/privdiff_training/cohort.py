@@ -23,7 +23,7 @@ PAEDIATRIC_YEARS = 3.0  # the set gives no ages but "one to five years old"
 
 # Aetiologies and study labels of public sets that name no finding of the vocabulary. What such a
 # row does not name was never looked for, so it is unknown rather than absent.
-_PARTIAL_LABELS = frozenset({"bacteria", "virus", "COVID-19"})
+PARTIAL_LABELS = frozenset({"bacteria", "virus", "COVID-19"})
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,21 @@ def read_manifest(path: Path) -> Cohort:
     Raises
     ------
     CohortError
-        If the file or a required column is missing, the file is no UTF-8 text, a finding, sex or
-        age is not understood, or a patient has images in more than one split.
+        If `parse_manifest` does, or a patient has images in more than one split.
+    """
+    cohort = parse_manifest(path)
+    refuse_crossing_patients(cohort.rows)
+    return cohort
+
+
+def parse_manifest(path: Path) -> Cohort:
+    """Read a manifest whose splits are not checked.
+
+    Raises
+    ------
+    CohortError
+        If the file or a required column is missing, the file is no UTF-8 text, or a finding, sex or
+        age is not understood.
     """
     if not path.is_file():
         raise CohortError(f"manifest {path} does not exist", "name an existing CSV file")
@@ -96,22 +109,26 @@ def read_manifest(path: Path) -> Cohort:
         raise CohortError(f"manifest {path} has no rows", "list at least one image")
     _require_columns(set(records[0]))
     rows = tuple(_parse(record, line) for line, record in enumerate(records, start=2))
-    refuse_crossing_patients(rows)
     return Cohort(path.parent, rows)
 
 
 def refuse_crossing_patients(rows: Sequence[CohortImage]) -> None:
     """Raise `CohortError` if a patient has images in more than one split."""
+    crossing = crossing_patients(rows)
+    if crossing:
+        raise CohortError(
+            f"{len(crossing)} patient(s) have images in more than one split",
+            "give all images of a patient the same split or fold",
+        )
+
+
+def crossing_patients(rows: Sequence[CohortImage]) -> set[tuple[str, str]]:
+    """Return data set and id of the patients that have images in more than one split."""
     splits = defaultdict(set)
     for row in rows:
         if row.patient_id is not None:
             splits[row.dataset, row.patient_id].add(row.fold)
-    crossing = sum(len(folds) > 1 for folds in splits.values())
-    if crossing:
-        raise CohortError(
-            f"{crossing} patient(s) have images in more than one split",
-            "give all images of a patient the same split or fold",
-        )
+    return {patient for patient, folds in splits.items() if len(folds) > 1}
 
 
 def is_select_patient(row: CohortImage) -> bool:
@@ -183,13 +200,13 @@ def _parse(record: dict[str, str], line: int) -> CohortImage:
 
 def _findings(text: str, dataset: str, line: int) -> tuple[FindingState, ...]:
     names = {name.strip() for name in text.split("|") if name.strip()}
-    unknown = names - set(FINDING_TOKENS) - _PARTIAL_LABELS
+    unknown = names - set(FINDING_TOKENS) - PARTIAL_LABELS
     if unknown:
         raise CohortError(
             f"line {line} names the unknown finding {sorted(unknown)[0]!r}",
             f"use names of this list: {', '.join(FINDING_TOKENS)}",
         )
-    partial = dataset == KERMANY or not names or names & _PARTIAL_LABELS
+    partial = dataset == KERMANY or not names or names & PARTIAL_LABELS
     unnamed = FindingState.UNKNOWN if partial else FindingState.ABSENT
     if NO_FINDING in names and names & set(FINDINGS):
         raise CohortError(f"line {line} has both findings and {NO_FINDING!r}", "keep one of them")

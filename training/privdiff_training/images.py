@@ -48,6 +48,19 @@ def load_images(cohort: Cohort, size: int, cache_dir: Path) -> torch.Tensor:
     return torch.from_numpy(np.load(path, mmap_mode="c"))
 
 
+def read_grid(path: Path, size: int) -> np.ndarray:
+    """Return one image on the model grid, shape (size, size), uint8.
+
+    Raises
+    ------
+    ImageRejected, ImageHeld
+        If it cannot be read as one frontal chest radiograph.
+    """
+    radiograph = read_radiograph(path)
+    grid, _ = to_model_grid(radiograph.pixels, radiograph.spacing_mm, size)
+    return np.round(grid * 255).astype(np.uint8)
+
+
 def _key(cohort: Cohort, size: int) -> str:
     """Return a name for the prepared pixels that changes with every image file."""
     files = "\n".join(_stamp(cohort.root, row.image) for row in cohort)
@@ -73,11 +86,9 @@ def _prepare(cohort: Cohort, size: int, path: Path) -> None:
     def read(index: int) -> None:
         row = cohort.rows[index]
         try:
-            radiograph = read_radiograph(cohort.root / row.image)
+            pixels[index] = read_grid(cohort.root / row.image, size)
         except PrivDiffError as error:
             raise CohortError(f"image {row.image}: {error.problem}", error.remedy) from error
-        grid, _ = to_model_grid(radiograph.pixels, radiograph.spacing_mm, size)
-        pixels[index] = np.round(grid * 255)
 
     with ThreadPoolExecutor() as pool:
         for _ in track(pool.map(read, range(len(cohort))), "Preparing images", total=len(cohort)):

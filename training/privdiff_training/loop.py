@@ -6,10 +6,11 @@ import logging
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -84,6 +85,10 @@ class Stage(ABC, Generic[StageConfigT]):
     def export(self, folder: Path) -> None:
         """Write the trained (EMA) weights to `folder`; called with EMA weights in `networks`."""
 
+    def privacy_spent(self, steps: int) -> dict[str, float]:
+        """Return epsilon and delta of so many steps, where training is differentially private."""
+        return {}
+
     def to(self, device: torch.device) -> None:
         """Move frozen networks to `device`, and from now on what a step picks of the cohort."""
         self.images.device = device
@@ -110,11 +115,34 @@ Watch = Callable[[int, Mapping[str, float]], bool]
 last one. If it returns True, the run ends there as if that had been its last step."""
 
 
-def train(stage: Stage[Any], run_dir: Path, export_to: Path, watch: Watch | None = None) -> None:
-    """Train a stage to its last step, or as far as `watch` lets it, and export its weights.
+class Judge(Protocol):
+    """Looks at the averaged weights now and then, and says which of them are exported."""
+
+    def is_due(self, step: int) -> bool:
+        """Tell whether it looks after this step; 0 is before the first."""
+
+    def look(self, step: int) -> bool:
+        """Look at the averaged weights, which are in the networks of the stage meanwhile.
+
+        Called by the first process. If it returns True, the run ends there. A run that continues
+        asks again for the step that it continues from.
+        """
+
+    def choose(self) -> None:
+        """Put the weights that were best into the networks of the stage, before the export."""
+
+
+def train(
+    stage: Stage[Any],
+    run_dir: Path,
+    export_to: Path,
+    watch: Watch | None = None,
+    judge: Judge | None = None,
+) -> None:
+    """Train a stage to its last step, or as far as `watch` and `judge` let it, and export it.
 
     The run continues from the last complete checkpoint in `run_dir`, with the same result as if it
-    had not been interrupted.
+    had not been interrupted. Without a judge the last averaged weights are exported.
 
     Raises
     ------
@@ -122,7 +150,7 @@ def train(stage: Stage[Any], run_dir: Path, export_to: Path, watch: Watch | None
         If `run_dir` has a checkpoint of a run with another configuration or other first weights,
         or the batch cannot be divided among the processes.
     """
-    _Run(stage, run_dir).train(export_to, watch)
+    _Run(stage, run_dir, judge).train(export_to, watch)
 
 
 # A step runs the branches that it drew, so not every parameter has a gradient. Buffers stay with
@@ -134,10 +162,11 @@ DISTRIBUTION = DistributedDataParallelKwargs(find_unused_parameters=True, broadc
 class _Run:
     """One run of one stage in one folder."""
 
-    def __init__(self, stage: Stage[Any], run_dir: Path) -> None:
+    def __init__(self, stage: Stage[Any], run_dir: Path, judge: Judge | None) -> None:
         config = stage.config
         run_dir.mkdir(parents=True, exist_ok=True)
         self.stage = stage
+        self.judge = judge
         self.config = config
         self.run_dir = run_dir
         self.accelerator = Accelerator(
@@ -182,6 +211,7 @@ class _Run:
                 self.config.stage, total=self.config.steps, completed=self.position.step, note=""
             )
             done = self.position.step >= self.config.steps
+            done = self._judge_ends() or done
             while not done:
                 figures = self._step(self.position.step)
                 self.position.step += 1
@@ -189,18 +219,57 @@ class _Run:
                 note = " ".join(f"{key} {value:.3g}" for key, value in figures.items())
                 progress.update(task, completed=self.position.step, note=note)
                 done = self._is_last(figures, watch)
+                done = self._judge_ends() or done
                 if done or self.position.step % self.config.checkpoint_every == 0:
                     self._save_checkpoint()
         self._export(export_to)
-        self.accelerator.end_training()
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
+        self.accelerator.wait_for_everyone()
 
     def _is_last(self, figures: Mapping[str, float], watch: Watch | None) -> bool:
         """Tell whether the run ends with the step that was just done; all processes agree."""
         last = self.position.step >= self.config.steps
         if watch is None:
             return last
-        told = [self.accelerator.is_main_process and watch(self.position.step, figures)]
-        return bool(broadcast_object_list(told)[0]) or last
+        return self._agreed(lambda: watch(self.position.step, figures)) or last
+
+    def _judge_ends(self) -> bool:
+        """Let the judge look, if it is due, and tell whether the run ends; all processes agree."""
+        judge, step = self.judge, self.position.step
+        if judge is None or not judge.is_due(step):
+            return False
+
+        def looks() -> bool:
+            with self._averaged():
+                return judge.look(step)
+
+        return self._agreed(looks)
+
+    def _agreed(self, of_the_first: Callable[[], bool]) -> bool:
+        """Return what the first process says, in every process."""
+        told = [self.accelerator.is_main_process and of_the_first()]
+        return bool(broadcast_object_list(told)[0])
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Have the averaged weights in the networks, in evaluation mode, for a while."""
+        networks = {
+            name: self.accelerator.unwrap_model(network)
+            for name, network in self.stage.networks.items()
+        }
+        modes = {name: network.training for name, network in networks.items()}
+        for name, ema in self.ema.items():
+            ema.store(networks[name].parameters())
+            ema.copy_to(networks[name].parameters())
+        for network in networks.values():
+            network.eval()
+        with torch.no_grad():
+            yield
+        for name, ema in self.ema.items():
+            ema.restore(networks[name].parameters())
+        for name, network in networks.items():
+            network.train(modes[name])
 
     def _check_batch(self) -> None:
         processes = self.accelerator.num_processes
@@ -310,6 +379,8 @@ class _Run:
             ema.copy_to(networks[name].parameters())
         for network in networks.values():
             network.eval()
+        if self.judge is not None:
+            self.judge.choose()
         with torch.no_grad():
             self.stage.export(folder)
 

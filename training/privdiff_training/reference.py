@@ -20,6 +20,17 @@ from privdiff_training.evaluation.attacks.config import (
     MetricConfig,
     SiameseConfig,
 )
+from privdiff_training.finetuning.config import (
+    CriticsConfig,
+    DiffusionLeg,
+    FinetuneConfig,
+    GateConfig,
+    JudgeConfig,
+    LegConfig,
+    PrivateTraining,
+    SplitConfig,
+    SuppressionLeg,
+)
 from privdiff_training.stages.backbones import BackboneConfig
 from privdiff_training.stages.diffusion import BranchConfig, SASMixture, ScheduleConfig
 from privdiff_training.stages.registry import CONFIGS
@@ -27,8 +38,8 @@ from privdiff_training.stages.registry import CONFIGS
 INTRODUCTION = """# Configuration
 
 One YAML file per stage (`training/configs`), plus `clusters.yaml` for `privdiff fit-clusters`,
-`bundle.yaml` for `privdiff assemble` and, if wanted, a file of attackers for `privdiff evaluate`.
-Unknown keys are errors. Keys without a default must be given.
+`bundle.yaml` for `privdiff assemble`, the file of `privdiff finetune` and, if wanted, a file of
+attackers for `privdiff evaluate`. Unknown keys are errors. Keys without a default must be given.
 """
 
 
@@ -45,6 +56,15 @@ def configuration_reference() -> str:
         "`clusters.yaml`": ClustersConfig,
         "`bundle.yaml`": BundleConfig,
         **stages,
+        "The file of `privdiff finetune --config`": FinetuneConfig,
+        "`split`, who trains, judges and measures": SplitConfig,
+        "`critics`": CriticsConfig,
+        "`critics.reader` and `critics.identity`": LegConfig,
+        "`diffusion` of a fine-tuning": DiffusionLeg,
+        "`suppression` of a fine-tuning": SuppressionLeg,
+        "`private_training`": PrivateTraining,
+        "`judge`": JudgeConfig,
+        "`gate`": GateConfig,
         "The file of `privdiff evaluate --attackers`": AttackersConfig,
         "`siamese`, attackers A1 and A2": SiameseConfig,
         "`metric`, attacker A3": MetricConfig,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from privdiff_infer.errors import ConfigError
-from privdiff_training.config import StageConfig
+from privdiff_training.config import Strict
 
 RECORD = "run.json"
 WITHOUT_EFFECT = frozenset({"checkpoint_every", "log_every", "data.cache_dir"})
@@ -27,7 +27,7 @@ class RunRecord:
     settings: Mapping[str, Any]
 
     @classmethod
-    def of(cls, config: StageConfig, started_from: str | None) -> RunRecord:
+    def of(cls, config: Strict, started_from: str | None) -> RunRecord:
         """Describe a run by its configuration and the hash of its first weights, if it had any."""
         content = config.model_dump(mode="json")
         return cls({**dict(_dotted(content)), "--init-from": started_from})

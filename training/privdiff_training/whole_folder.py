@@ -34,3 +34,9 @@ def whole_folder(target: Path) -> Iterator[Path]:
         os.replace(target, replaced)  # a folder with files cannot be replaced in one step
     os.replace(partial, target)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy a folder to `target`, whole or not at all; an existing one is replaced."""
+    with whole_folder(target) as partial:
+        shutil.copytree(source, partial, dirs_exist_ok=True)

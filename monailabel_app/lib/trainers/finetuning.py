@@ -6,7 +6,6 @@ continues where it was. Torch is loaded here, in a process of its own.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -20,9 +19,17 @@ from privdiff_training.assemble import BundleConfig, assemble_bundle
 from privdiff_training.cohort import Cohort, is_select_patient, read_manifest
 from privdiff_training.evaluation.compare import EVALUATORS, compare_bundles
 from privdiff_training.evaluation.networks import Evaluators
+from privdiff_training.finetuning.roles import largest_dataset, patients
+from privdiff_training.finetuning.settings import (
+    adapter_rank,
+    add_components_of_base,
+    card_with_base,
+    data_keys,
+    schedule_keys,
+    tuned_bundle_config,
+)
 from privdiff_training.images import load_images
 from privdiff_training.loop import train
-from privdiff_training.stages.diffusion import ScheduleConfig
 from privdiff_training.stages.registry import build_stage
 from privdiff_training.stages.suppression import SuppressionStage
 
@@ -36,8 +43,7 @@ from monailabel_app.lib.trainers.errors import TrainingFailed
 from monailabel_app.lib.trainers.progress import RunFolder, TrainingStage, now
 from monailabel_app.lib.trainers.reporter import Reporter
 from monailabel_app.lib.trainers.samples import Sampler
-from privdiff_infer.model.bundle import METADATA, MODEL_INDEX, BundleInfo, read_bundle
-from privdiff_infer.model.denoiser import read_adapter
+from privdiff_infer.model.bundle import BundleInfo, read_bundle
 from privdiff_infer.pipeline import ADAPTERS
 from privdiff_infer.release import write_private
 
@@ -111,18 +117,13 @@ def _bundle_of_before(task: Task) -> BundleInfo | None:
 
 def _held_back(cohort: Cohort) -> Cohort:
     """Return the patients that nothing is trained on, of the data set that has most of them."""
-    parts = cohort.where(is_select_patient).by_dataset().values()
-    largest = max(parts, key=_patients, default=cohort.where(lambda row: False))
-    if _patients(largest) < MIN_HELD_BACK:
+    largest = largest_dataset(cohort.where(is_select_patient))
+    if patients(largest) < MIN_HELD_BACK:
         raise TrainingFailed(
-            f"of this cohort {_patients(largest)} patient(s) are held back to compare bundles with",
+            f"of this cohort {patients(largest)} patient(s) are held back to compare bundles with",
             "list more patients: a tenth of them is held back, and two of one data set are needed",
         )
     return largest
-
-
-def _patients(cohort: Cohort) -> int:
-    return len({row.unit for row in cohort})
 
 
 def _train(task: Task, cohort: Cohort, held_back: Cohort) -> None:
@@ -174,21 +175,10 @@ def _configuration(task: Task, cohort: Cohort) -> dict[str, Any]:
     parameters = task.reporter.progress.parameters
     keys: dict[str, Any] = yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))
     training = cohort.where(lambda row: not is_select_patient(row))
-    sources = [
-        {"dataset": name, "share": len(part) / len(training)}
-        for name, part in training.by_dataset().items()
-    ]
-    scheduler = json.loads((task.base.path / "scheduler" / "scheduler_config.json").read_bytes())
-    own = task.base.path / ADAPTERS / task.adapter
     return keys | {
-        "data": {
-            "manifest": str(task.manifest),
-            "sources": sources,
-            "image_size": task.base.metadata.image_size,
-            "cache_dir": str(task.folder.cache),
-        },
-        "schedule": {key: scheduler[key] for key in ScheduleConfig.model_fields},
-        "rank": read_adapter(own)[1]["r"] if own.is_dir() else keys["rank"],
+        "data": data_keys(task.manifest, training, task.base, task.folder.cache, folds=None),
+        "schedule": schedule_keys(task.base),
+        "rank": adapter_rank(task.base, task.adapter, otherwise=keys["rank"]),
         "spg_mode": "paper" if task.adapter == "paper" else "sg",
         "adapter": task.adapter,
         "steps": parameters.steps,
@@ -203,7 +193,7 @@ def _assemble(task: Task, cohort: Cohort) -> BundleInfo:
     version = _next_version(task)
     output = task.models / f"{task.base.name}-{version}"
     task.reporter.change(stage=TrainingStage.ASSEMBLING, model=output.name, eta_seconds=None)
-    _copy_components(task)
+    add_components_of_base(task.base, task.folder.components)
     assemble_bundle(task.folder.components, _bundle_config(task, version, cohort), output)
     return read_bundle(output)
 
@@ -220,46 +210,22 @@ def _next_version(task: Task) -> str:
     return f"{release}-ft{number}"
 
 
-def _copy_components(task: Task) -> None:
-    """Put what was not trained beside what was."""
-    trained = task.base.path / ADAPTERS / task.adapter
-
-    def others(folder: str, names: list[str]) -> set[str]:
-        if Path(folder) == trained.parent:
-            return {task.adapter}
-        is_top = Path(folder) == task.base.path
-        return {METADATA, MODEL_INDEX, "README.md"} if is_top else set()
-
-    shutil.copytree(task.base.path, task.folder.components, ignore=others, dirs_exist_ok=True)
-
-
 def _bundle_config(task: Task, version: str, cohort: Cohort) -> BundleConfig:
-    base, steps = task.base.metadata, task.reporter.progress.step
+    base, steps = task.base, task.reporter.progress.step
     trained = cohort.where(lambda row: not is_select_patient(row))
     origin = (
         f"Adapter {task.adapter} fine-tuned on a server for {steps} steps from {base.name} "
-        f"{base.version} (SHA-256 {task.base.sha256})"
+        f"{base.version} (SHA-256 {base.sha256})"
     )
-    data = f"{len(trained)} images of {_patients(trained)} patients of the server's own cohort"
-    card = (task.base.path / "README.md").read_text(encoding="utf-8")
-    text = (
-        f"{origin}, on {data}. What follows was written of that bundle, and its figures are not "
-        f"this one's.\n\n{card}"
-    )
-    write_private(task.folder.card, text.encode())
-    return BundleConfig(
+    data = f"{len(trained)} images of {patients(trained)} patients of the server's own cohort"
+    write_private(task.folder.card, card_with_base(base, f"{origin}, on {data}.").encode())
+    return tuned_bundle_config(
+        base,
         name=base.name,
         version=version,
-        licence=base.licence,
-        summary=f"{origin}. {base.summary}",
-        training_data=f"{data}; before that: {base.training_data}",
-        intended_use=base.intended_use,
-        image_size=base.image_size,
-        model_card=task.folder.card,
-        operating_points=base.operating_points,
-        gates=base.gates,
-        # What was evaluated, and measured, was another network.
-        evaluated_under_18=False,
+        origin=origin,
+        data=data,
+        card=task.folder.card,
     )
 
 

@@ -69,12 +69,12 @@ class TrainingSet:
         self.embedder = embedder
         both = torch.cat((images, images.flip(-1)))
         self.embeddings = self._embeddings(both)
-        self.vectors = _pixel_vectors(both)
+        self.vectors = pixel_vectors(both)
 
     def nearest(self, images: Tensor) -> NearestNeighbours:
         """Return the distances of images (n, 1, s, s) to their nearest training images."""
         cosine = self._embeddings(images) @ self.embeddings.mT
-        pixels = torch.cdist(_pixel_vectors(images), self.vectors) / PIXEL_SIDE
+        pixels = torch.cdist(pixel_vectors(images), self.vectors) / PIXEL_SIDE
         return NearestNeighbours((1 - cosine).amin(dim=1), pixels.amin(dim=1))
 
     @torch.no_grad()
@@ -82,7 +82,7 @@ class TrainingSet:
         return torch.cat([self.embedder(part) for part in images.split(BATCH)])
 
 
-def _pixel_vectors(images: Tensor) -> Tensor:
+def pixel_vectors(images: Tensor) -> Tensor:
     """Return (n, PIXEL_SIDE ** 2) values of zero mean and unit variance per image."""
     small = torch.cat(
         [

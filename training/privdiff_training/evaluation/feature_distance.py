@@ -26,7 +26,9 @@ def kernel_distance(real: Tensor, drawn: Tensor, seed: int) -> float:
     """
     torch.manual_seed(seed)  # torchmetrics draws subsets from the global generator
     metric = KernelInceptionDistance(
-        feature=_Given(real.shape[1]), subset_size=min(SUBSET, len(real), len(drawn))
+        feature=_Given(real.shape[1]),
+        subset_size=min(SUBSET, len(real), len(drawn)),
+        sync_on_compute=False,  # one process measures, also where several have trained
     )
     metric.update(real, real=True)
     metric.update(drawn, real=False)
@@ -42,7 +44,7 @@ def frechet_distance(real: Tensor, drawn: Tensor) -> float | None:
     features = real.shape[1]
     if min(len(real), len(drawn)) <= features:
         return None
-    metric = FrechetInceptionDistance(feature=_Given(features))
+    metric = FrechetInceptionDistance(feature=_Given(features), sync_on_compute=False)
     metric.update(real, real=True)
     metric.update(drawn, real=False)
     return float(metric.compute())

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from privdiff_infer.errors import CohortError
-from privdiff_infer.model.bundle import BundleInfo, read_bundle
+from privdiff_infer.model.bundle import EVIDENCE, BundleInfo, read_bundle
 from privdiff_infer.pipeline import PrivDiffPipeline
 from privdiff_infer.profiles import PROFILES, ProfileSettings, Start
 from privdiff_infer.vocabulary import Profile, age_bin
@@ -103,6 +103,7 @@ def redraw_with(
     profile: Profile | ProfileSettings,
     strength: float,
     seed: int,
+    num_inference_steps: int | None = None,
     **per_image: Tensor,
 ) -> Tensor:
     """Return every image redrawn once by a pipeline; nothing is kept on disk.
@@ -117,6 +118,8 @@ def redraw_with(
         How to sample.
     seed
         Of all noise; image i has noise of its own.
+    num_inference_steps
+        Over the whole schedule; the profile's own number if None.
     per_image
         Further arguments of the pipeline with one row per image.
 
@@ -133,6 +136,7 @@ def redraw_with(
             originals[rows],
             profile=profile,
             strength=strength,
+            num_inference_steps=num_inference_steps,
             generators=[generator_for(seed, "redraw", int(row)) for row in rows],
             **arguments,
         )
@@ -143,7 +147,11 @@ def redraw_with(
 def weights_hash(info: BundleInfo) -> str:
     """Return a hash of all weights and configurations of a bundle, whatever was measured on it."""
     files = info.metadata.files
-    named = [f"{name}:{files[name]}" for name in sorted(files) if not name.endswith(".md")]
+    named = [
+        f"{name}:{files[name]}"
+        for name in sorted(files)
+        if not name.endswith(".md") and name not in EVIDENCE
+    ]
     return hashlib.sha256("\n".join(named).encode()).hexdigest()
 
 

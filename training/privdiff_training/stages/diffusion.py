@@ -24,9 +24,13 @@ from privdiff_training.config import StageConfig, Strict
 from privdiff_training.latents import load_latents
 from privdiff_training.loop import Player, Stage
 from privdiff_training.sampling import Step
+from privdiff_training.stages.adapter import attach_adapter
 from privdiff_training.stages.data import TrainingImages
 from privdiff_training.stages.reader import UNLABELLED, Labels
 from privdiff_training.whole_folder import whole_folder
+
+MERGED_ADAPTER = "cohort"
+"""Name of LoRA weights that no bundle holds, for they end in the denoiser."""
 
 
 class ScheduleConfig(Strict):
@@ -88,6 +92,11 @@ class DiffusionConfig(LatentStageConfig):
 
     stage: Literal["diffusion"] = "diffusion"
     unet: dict[str, Any] = Field(description="Arguments of UNet2DConditionModel.")
+    rank: int | None = Field(
+        None,
+        ge=1,
+        description="Of LoRA weights to train, which end in the denoiser; none: all weights.",
+    )
     gate: float = Field(
         0.0, ge=0, description="Smallest size of the cross-attentions' gates when the leg starts."
     )
@@ -120,6 +129,8 @@ class DiffusionStage(Stage[DiffusionConfig]):
         self.autoencoder = autoencoder
         self.denoiser = initial or PrivDiffDenoiser(config.unet, identity_prototypes=prototypes)
         self.denoiser.open_gates(config.gate)
+        if config.rank is not None:
+            attach_adapter(self.denoiser, MERGED_ADAPTER, config.rank, None)
         self.networks = {"denoiser": self.denoiser}
 
     def players(self) -> tuple[Player, ...]:
@@ -146,6 +157,8 @@ class DiffusionStage(Stage[DiffusionConfig]):
         if isinstance(self.autoencoder, KLAutoencoder):  # a base's own, which no stage trains
             with whole_folder(folder / "autoencoder") as partial:
                 self.autoencoder.save_pretrained(partial)
+        if self.config.rank is not None:
+            self.denoiser.merge_adapter(MERGED_ADAPTER)
         with whole_folder(folder / "denoiser") as partial:
             self.denoiser.save_pretrained(partial)
         with whole_folder(folder / "scheduler") as partial:

@@ -32,6 +32,10 @@ class IdentityConfig(StageConfig):
     embedding_dim: int = 128
     prototypes: int = Field(32, ge=2, description="Size of the identity codebook.")
     temperature: float = Field(0.1, gt=0)
+    keep_prototypes: bool = Field(
+        False,
+        description="Keep the codebook that the first weights have: a denoiser knows its rows.",
+    )
 
 
 class IdentityStage(Stage[IdentityConfig]):
@@ -82,17 +86,21 @@ class IdentityStage(Stage[IdentityConfig]):
         return loss, {"contrastive": loss.item()}
 
     def export(self, folder: Path) -> None:
-        embedder = self.embedder
-        embeddings = torch.cat([embedder(batch) for batch in self.images.batches()])
+        if not self.config.keep_prototypes:
+            self.embedder.prototypes.copy_(self._clustered())
+        with whole_folder(folder / "identity") as partial:
+            self.embedder.save_pretrained(partial)
+
+    def _clustered(self) -> Tensor:
+        """Return the centres of the training images, unit vectors of shape (prototypes, d)."""
+        embeddings = torch.cat([self.embedder(batch) for batch in self.images.batches()])
         centres = KMeans(self.config.prototypes, n_init=4, random_state=self.config.seed).fit(
             embeddings.cpu().numpy()
         )
         # k-means of unit vectors with centres put back on the sphere is spherical k-means' fixed
         # point up to the length of the centres, which the cosine ignores.
         prototypes = torch.as_tensor(centres.cluster_centers_, dtype=torch.float32)
-        embedder.prototypes.copy_(functional.normalize(prototypes, dim=-1))
-        with whole_folder(folder / "identity") as partial:
-            embedder.save_pretrained(partial)
+        return functional.normalize(prototypes, dim=-1)
 
     def _small(self, rows: Tensor) -> Tensor:
         size = self.config.critic_image_size

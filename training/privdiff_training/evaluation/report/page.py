@@ -9,7 +9,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from privdiff_infer.release import write_atomically
@@ -33,6 +33,7 @@ from privdiff_training.evaluation.report.protocol import (
 )
 from privdiff_training.evaluation.report.reading import read_evaluation
 from privdiff_training.evaluation.statistics import Estimate
+from privdiff_training.pages import page_environment
 
 NOT_MEASURED = "not measured"
 
@@ -143,14 +144,7 @@ def _in_one_line(text: str) -> str:
 
 @cache
 def _environment() -> Environment:
-    """Return the templates of this package over those of the library, whose frame they fill."""
-    environment = Environment(
-        loader=ChoiceLoader([PackageLoader("privdiff_training"), PackageLoader("privdiff_infer")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment()
     environment.filters |= {
         "estimate": estimate,
         "number": number,
