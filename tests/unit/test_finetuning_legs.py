@@ -59,7 +59,8 @@ def workshop(tmp_path: Path) -> Workshop:
     shop = Workshop(tmp_path)
     pipeline = tiny_pipeline()
     for name, component in pipeline.components.items():
-        component.save_pretrained(shop.bundle / name)
+        if component is not None:
+            component.save_pretrained(shop.bundle / name)
     return shop
 
 

@@ -18,6 +18,9 @@ from privdiff_training.config import DataConfig, Strict
 from privdiff_training.stages.data import TrainingImages
 from privdiff_training.whole_folder import whole_folder
 
+CLUSTERS = "clusters"
+"""Folder of the groups in a bundle."""
+
 
 class ClustersConfig(Strict):
     """The keys of ``clusters.yaml``."""
@@ -162,7 +165,7 @@ def export_clusters(components: Path, config: ClustersConfig) -> PatientClusters
     readings = PatientReadings.read(pipeline, images.batches(), units)
     prototypes = pipeline.identity.prototypes.cpu()
     clusters = fit_clusters(readings, prototypes, config.k, config.num_directions)
-    with whole_folder(components / "clusters") as partial:
+    with whole_folder(components / CLUSTERS) as partial:
         clusters.save_pretrained(partial)
     return clusters
 

@@ -25,6 +25,7 @@ from privdiff_training.evaluation.linkage import Linkage, LinkageTrial
 from privdiff_training.evaluation.networks import read_findings
 from privdiff_training.finetuning.config import CriticsConfig, LegConfig
 from privdiff_training.finetuning.folder import RunFolder, read_record, write_record
+from privdiff_training.finetuning.groups import lacks_patients_for_groups, regroup
 from privdiff_training.loop import train
 from privdiff_training.stages.identity import IdentityConfig, IdentityStage
 from privdiff_training.stages.reader import ReaderConfig, ReaderStage
@@ -101,7 +102,7 @@ def refit_critics(fitting: Fitting) -> tuple[Refit, ...]:
         if state.is_main_process:
             for refit in refits:
                 if refit.kept:
-                    _ADMIT[refit.critic](_trained(fitting, refit.critic), fitting.folder.components)
+                    _ADMIT[refit.critic](_trained(fitting, refit.critic), fitting)
             write_record(path, [asdict(refit) for refit in refits])
     state.wait_for_everyone()
     return tuple(Refit(**record) for record in read_record(path))
@@ -114,6 +115,8 @@ def refit_reader(fitting: Fitting) -> Refit:
     of_base = findings_auc(before, fitting.judges)
     if leg is None or of_base is None:
         return _left(name, of_base, leg, "judging patients have too few findings of a kind")
+    if lacking := lacks_patients_for_groups(fitting.base, fitting.data):
+        return _left(name, of_base, leg, lacking)
     trained = _trained(fitting, name)
     if not trained.is_dir():
         sources = Sources(fitting.base.path, fitting.base.path)
@@ -154,17 +157,18 @@ def refit_identity(fitting: Fitting) -> Refit:
     return _compared(name, of_base, follow_up_auc(after, fitting.judges), fitting)
 
 
-def admit_reader(reader: Path, components: Path) -> None:
-    """Put a refitted reader among the components of the bundle.
+def admit_reader(reader: Path, fitting: Fitting) -> None:
+    """Put a refitted reader among the components of the bundle, and groups that it has made.
 
     The one place where it enters: whatever else of a bundle is made with the reader is made here.
     """
-    copy_folder(reader, components / "reader")
+    copy_folder(reader, fitting.folder.components / "reader")
+    regroup(fitting.base, reader, fitting.data, fitting.folder.components)
 
 
-def admit_identity(identity: Path, components: Path) -> None:
+def admit_identity(identity: Path, fitting: Fitting) -> None:
     """Put a refitted identity network among the components of the bundle."""
-    copy_folder(identity, components / "identity")
+    copy_folder(identity, fitting.folder.components / "identity")
 
 
 _ADMIT = {"reader": admit_reader, "identity": admit_identity}

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from privdiff_infer.errors import CohortError
+from privdiff_infer.model.clusters import PatientClusters
 from privdiff_infer.model.critics import IdentityEmbedder, RadiographReader
 from privdiff_infer.pipeline import PrivDiffPipeline
 from privdiff_infer.vocabulary import FINDINGS, Profile
@@ -194,9 +195,12 @@ def judged_pipeline(
     stage: DiffusionStage | SuppressionStage,
     identity: IdentityEmbedder,
     reader: RadiographReader,
+    clusters: PatientClusters | None = None,
 ) -> PrivDiffPipeline:
     """Return a pipeline that draws with the weights of a stage as they are now.
 
     Without adapters of its own it does not merge any.
     """
-    return PrivDiffPipeline(stage.autoencoder, stage.denoiser, stage.scheduler, identity, reader)
+    return PrivDiffPipeline(
+        stage.autoencoder, stage.denoiser, stage.scheduler, identity, reader, clusters
+    )

@@ -13,6 +13,7 @@ from accelerate import PartialState
 
 from privdiff_infer.errors import OptionError
 from privdiff_infer.model.bundle import BundleInfo
+from privdiff_infer.model.clusters import PatientClusters
 from privdiff_infer.model.critics import IdentityEmbedder, RadiographReader
 from privdiff_infer.model.denoiser import PrivDiffDenoiser
 from privdiff_infer.pipeline import ADAPTERS, PrivDiffPipeline
@@ -199,6 +200,7 @@ def _run(
         stage,
         sources.need("identity", IdentityEmbedder),
         sources.need("reader", RadiographReader),
+        sources.find("clusters", PatientClusters),
     )
     read_missing_findings(stage.data, pipeline)
     judge = PrivacyUtilityJudge(

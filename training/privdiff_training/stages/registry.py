@@ -61,13 +61,20 @@ class Sources:
         BundleError
             If neither bundle has it.
         """
+        found = self.find(name, model)
+        if found is None:
+            raise BundleError(
+                f"component {name} is missing in {self.bundle}",
+                f"train the stage that makes {name} first, or name a bundle with --init-from",
+            )
+        return found
+
+    def find(self, name: str, model: type[ModelT]) -> ModelT | None:
+        """Load a component in evaluation mode, or return None if neither bundle has it."""
         for folder in (self.bundle, self.init_from):
             if folder is not None and (folder / name).is_dir():
                 return model.from_pretrained(folder / name).eval()
-        raise BundleError(
-            f"component {name} is missing in {self.bundle}",
-            f"train the stage that makes {name} first, or name a bundle with --init-from",
-        )
+        return None
 
     def autoencoder(self) -> RadiographAutoencoder | KLAutoencoder:
         """Load the autoencoder, which may be that of a Stable-Diffusion-shaped base."""

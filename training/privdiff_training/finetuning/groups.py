@@ -1,0 +1,76 @@
+"""Groups of the cohort's own patients, for a reader that was fitted to them.
+
+Groups are told apart by the evidence of a reader. A fitted one sees the findings on another scale,
+so groups of the base would no longer be those whose findings are nearest.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from privdiff_infer.model.bundle import BundleInfo
+from privdiff_infer.model.clusters import PatientClusters
+from privdiff_infer.model.critics import RadiographReader
+from privdiff_infer.pipeline import PrivDiffPipeline
+from privdiff_training.clusters import CLUSTERS, PatientReadings, fit_clusters
+from privdiff_training.config import DataConfig
+from privdiff_training.stages.data import TrainingImages
+from privdiff_training.whole_folder import whole_folder
+
+LEAST_GROUPS = 5
+"""With fewer, the findings of a patient are hardly those of any group."""
+
+
+def lacks_patients_for_groups(base: BundleInfo, data: DataConfig) -> str | None:
+    """Return why a cohort cannot have groups of its own, or None if it can or needs none.
+
+    Parameters
+    ----------
+    base
+        The bundle that is adapted; its smallest group says how many patients make one.
+    data
+        The images that train.
+    """
+    if not (base.path / CLUSTERS).is_dir():
+        return None
+    needed = LEAST_GROUPS * _smallest_group(base)
+    patients = len({row.unit for source in data.read_sources() for row in source})
+    if patients >= needed:
+        return None
+    return f"groups for a reader of its own need {needed} training patients, {patients} are there"
+
+
+def regroup(base: BundleInfo, reader: Path, data: DataConfig, components: Path) -> None:
+    """Put groups of the cohort among the components of the bundle, if the base starts from groups.
+
+    Parameters
+    ----------
+    base
+        The bundle that is adapted.
+    reader
+        Folder of the fitted reader.
+    data
+        The images that train.
+    components
+        Folder of the new bundle's components.
+    """
+    if not (base.path / CLUSTERS).is_dir():
+        return
+    images = TrainingImages.load(data)
+    pipeline = PrivDiffPipeline.from_pretrained(base.path)
+    pipeline.register_modules(reader=RadiographReader.from_pretrained(reader))
+    units = [row.unit for row in images.cohort]
+    readings = PatientReadings.read(pipeline.to(images.device), images.batches(), units)
+    k, patients = _smallest_group(base), len(set(units))
+    clusters = fit_clusters(
+        readings,
+        pipeline.identity.prototypes.cpu(),
+        k,
+        min(len(pipeline.clusters.directions), patients - patients // k),
+    )
+    with whole_folder(components / CLUSTERS) as partial:
+        clusters.save_pretrained(partial)
+
+
+def _smallest_group(base: BundleInfo) -> int:
+    return int(PatientClusters.from_pretrained(base.path / CLUSTERS).patients.min())
