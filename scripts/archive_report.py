@@ -87,7 +87,7 @@ def siege(known: dict[str, Any]) -> str:
         ("rows_without_file", "rows whose result is missing"),
         ("files_without_row", "results without a row"),
         ("results_of_several_sources", "results of several sources"),
-        ("results_told_twice", "results that the audit log tells of twice"),
+        ("results_told_twice", "results that the audit log tells of twice, with the same bytes*"),
     )
     rows = [(name, f"{part[key]}") for key, name in names]
     rows += [
@@ -109,6 +109,7 @@ def siege(known: dict[str, Any]) -> str:
             f"{part['starts']} starts, {part['minutes']} minutes; a bundle of {part['bundle']}, "
             f"for this is about robustness, not about time. {where(part)}\n\nOutcome: {status}.",
             table(("", "number"), rows),
+            "*A driver that is killed between audit log and journal tells of one result again.",
             table(("attack", "images done", "workers left alive"), attacks),
             f"Memory, median of each tenth of the images ({verdict(part['memory_mb'])}; peak of "
             f"the driver, reports included: {part['driver_peak_mb']:.0f} MB):",
