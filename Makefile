@@ -142,3 +142,5 @@ results: $(VENV)/.test
 	$(BIN)/privdiff measure text --fold 3 -o docs/results/text.json
 	$(BIN)/privdiff sweep --fold 0 --fold 1 --fold 2 -o docs/results/sweep-select.json
 	$(BIN)/privdiff benchmark --threads 2 --repeat 5 --soak 1000 --json > docs/results/speed.json
+	PYTHONPATH=.:training $(BIN)/python scripts/measure_archives.py
+	$(BIN)/python scripts/simulate_scale.py

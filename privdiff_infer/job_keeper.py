@@ -81,7 +81,8 @@ class JobKeeper(Generic[Result]):
             raise ClusterError(
                 "a worker has no privdiff, or another one", "install the same version everywhere"
             ) from None
-        answers = self._workers.client.run(_check, self._name)
+        # Who does not answer now checks before its first source.
+        answers = self._workers.client.run(_check, self._name, on_error="ignore")
         if errors := [answer for answer in answers.values() if answer is not None]:
             raise errors[0]
         return self

@@ -87,7 +87,7 @@ def siege(known: dict[str, Any]) -> str:
         ("rows_without_file", "rows whose result is missing"),
         ("files_without_row", "results without a row"),
         ("results_of_several_sources", "results of several sources"),
-        ("results_told_twice", "results that the audit log tells of twice"),
+        ("results_told_twice", "results that the audit log tells of twice, with the same bytes*"),
     )
     rows = [(name, f"{part[key]}") for key, name in names]
     rows += [
@@ -109,12 +109,20 @@ def siege(known: dict[str, Any]) -> str:
             f"{part['starts']} starts, {part['minutes']} minutes; a bundle of {part['bundle']}, "
             f"for this is about robustness, not about time. {where(part)}\n\nOutcome: {status}.",
             table(("", "number"), rows),
+            "*A driver that is killed between audit log and journal tells of one result again.",
             table(("attack", "images done", "workers left alive"), attacks),
             f"Memory, median of each tenth of the images ({verdict(part['memory_mb'])}; peak of "
             f"the driver, reports included: {part['driver_peak_mb']:.0f} MB):",
             table(("tenth", "driver, MB", "largest worker, MB"), memory),
+            f"Writing the reports takes {at_the_end(part):.0f} kB an image for a moment.",
         )
     )
+
+
+def at_the_end(part: dict[str, Any]) -> float:
+    """Return the kB an image by which the driver's peak exceeds what the run itself needs."""
+    usual = max(row["driver"] for row in part["memory_mb"])
+    return 1000 * float(part["driver_peak_mb"] - usual) / part["images"]
 
 
 def verdict(memory: list[dict[str, float]]) -> str:

@@ -18,7 +18,7 @@ import pytest
 
 from privdiff_infer.anonymizer import AnonymizerOptions
 from privdiff_infer.audit import Event
-from privdiff_infer.errors import ClusterError
+from privdiff_infer.errors import ClusterError, WorkersLost
 from privdiff_infer.run import Run, RunOptions
 from privdiff_infer.sources import find_sources
 from privdiff_infer.verification import verify
@@ -84,8 +84,11 @@ def assert_whole(out: Path, expected: dict[str, bytes]) -> None:
     assert written(out) == expected
     assert verify(out, AUDIT_KEY).findings == []
     with open_log(out) as log:
-        told = [e.facts["output"] for e in log if e.event is Event.IMAGE_RELEASED]
-    assert len(told) == len(set(told)) == NUMBER
+        told = [
+            (e.facts["output"], e.facts["sha256"]) for e in log if e.event is Event.IMAGE_RELEASED
+        ]
+    assert len(set(told)) == len({output for output, _ in told}) == NUMBER
+    assert len(told) <= NUMBER + 1  # once more if the driver was killed between log and journal
 
 
 def command(sources: Path, bundle: Path, out: Path, *more: str) -> list[str]:
@@ -184,10 +187,9 @@ def test_signal_ends_a_run_in_order_even_if_it_was_started_deaf_to_it(
     assert verify(out, AUDIT_KEY).findings == []
 
 
-@pytest.fixture(scope="module")
-def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a scheduler with one worker, which nobody of ours started."""
-    folder = tmp_path_factory.mktemp("scheduler")
+@contextmanager
+def running_scheduler(folder: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Start a scheduler with one worker; give its address and its process."""
     file = folder / "scheduler.json"
     module = [sys.executable, "-m"]
     there = {"cwd": folder, "env": os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}}
@@ -199,7 +201,14 @@ def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             assert process.poll() is None
             time.sleep(0.05)
         with started(*module, *work, *common, **there):
-            yield json.loads(file.read_text())["address"]
+            yield json.loads(file.read_text())["address"], process
+
+
+@pytest.fixture(scope="module")
+def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a scheduler with one worker, which nobody of ours started."""
+    with running_scheduler(tmp_path_factory.mktemp("scheduler")) as (address, _):
+        yield address
 
 
 def test_workers_of_a_scheduler_elsewhere_write_what_one_process_writes(
@@ -223,3 +232,17 @@ def test_worker_with_another_key_is_refused_before_it_does_anything(
         finish(replace(options(out, tiny_bundle), scheduler=scheduler), sources)
 
     assert not list((out / "release/images").iterdir())
+
+
+def test_run_whose_scheduler_ends_says_so_and_continues(tmp_path, tiny_bundle, sources, expected):
+    chosen = options(tmp_path / "out", tiny_bundle)
+    with running_scheduler(tmp_path) as (address, process):
+        with (
+            Run(replace(chosen, scheduler=address)) as run,
+            pytest.raises(WorkersLost, match="continue with --resume"),
+        ):
+            for _ in run.outcomes(find_sources([str(sources)])):
+                process.kill()
+    finish(replace(chosen, resume=True), sources)
+
+    assert_whole(chosen.out, expected)

@@ -353,7 +353,16 @@ def test_usage_errors_of_the_command_line_exit_with_2():
 
 
 def test_help_imports_nothing_that_is_slow_to_import():
-    slow = ("torch", "numpy", "pydantic", "SimpleITK", "fastapi", "sqlalchemy", "monailabel")
+    slow = (
+        "torch",
+        "numpy",
+        "pydantic",
+        "SimpleITK",
+        "fastapi",
+        "sqlalchemy",
+        "monailabel",
+        "distributed",
+    )
     code = (
         "import sys; from privdiff_infer.cli import main\n"
         "try: main()\nexcept SystemExit: pass\n"

@@ -16,6 +16,7 @@ from monailabel_app.lib.jobs.job import NewJob
 from monailabel_app.lib.jobs.runner import LONGEST_PAUSE, Cancelled, Interrupted, JobRunner
 from monailabel_app.lib.jobs.states import MAX_ATTEMPTS, JobState
 from privdiff_infer.audit import continued_log
+from privdiff_infer.cluster import Workers
 from privdiff_infer.dicom.web import WebInstance
 from privdiff_infer.errors import (
     BundleError,
@@ -268,7 +269,7 @@ def test_a_scheduler_that_does_not_answer_is_lost(house):
 
     engine = object.__new__(Engine)
     engine._settings = house.settings.model_copy(update={"scheduler": "tls://host:1"})
-    engine.client = Silent()
+    engine._workers = Workers(Silent(), own=0)
 
     with pytest.raises(WorkersLost):
         _ = engine.workers
