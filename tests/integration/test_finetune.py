@@ -59,7 +59,14 @@ TINY: dict[str, Any] = {
         "latent_versions": 1,
         "further": {"adversarial_rows": 4},
     },
-    "judge": {"every": 4, "patience": 9, "images": 8, "inference_steps": 2, "tolerance": 1.0},
+    "judge": {
+        "every": 4,
+        "patience": 9,
+        "images": 8,
+        "inference_steps": 2,
+        "tolerance": 1.0,
+        "least_gain": 0.0,
+    },
     "gate": {"drawn": 8, "members": 4, "largest_share": 0.99},
 }
 
@@ -158,6 +165,7 @@ def test_a_run_that_was_killed_ends_with_the_same_bundle(lab: Lab, whole: Path) 
     assert all(torch.equal(found[name], weight) for name, weight in expected.items())
     figures = [json.loads((b / "evaluation.json").read_text()) for b in (whole, lab.root / "parts")]
     assert figures[0]["figures"] == figures[1]["figures"]
+    assert figures[0]["legs"] == figures[1]["legs"], "what the judges saw of the weights meanwhile"
 
 
 def test_two_processes_train_what_one_trains(lab: Lab) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from privdiff_training.cohort import is_select_patient, parse_manifest, read_manifest
+from privdiff_training.finetune_command import named_source
 from privdiff_training.finetuning.checks import CheckedCohort, check_cohort
 from privdiff_training.finetuning.cohort_report import checks_record, write_cohort_report
 from privdiff_training.finetuning.config import SplitConfig
@@ -18,7 +19,7 @@ from privdiff_training.finetuning.problems import Effect
 from privdiff_training.finetuning.roles import Role, assign_roles, patients
 from privdiff_training.finetuning.sources import read_csv, read_dicom, write_used
 
-from privdiff_infer.errors import CohortError
+from privdiff_infer.errors import CohortError, OptionError
 from privdiff_infer.model.bundle import find_bundle, read_bundle
 from privdiff_infer.model.critics import RadiographReader
 from privdiff_infer.vocabulary import FINDINGS, FindingState
@@ -158,6 +159,12 @@ def test_unknown_findings_are_named_at_once(tmp_path):
     manifest = rewrite(write_cohort(tmp_path), change)
     with pytest.raises(CohortError, match=r"'Cough' \(1 rows\), 'Pneumonitis' \(1 rows\)"):
         read_csv(manifest)
+
+
+@pytest.mark.parametrize("named", [(None, None, None), (Path("a.csv"), Path("folder"), None)])
+def test_one_cohort_is_named(named):
+    with pytest.raises(OptionError, match="cohorts are named; name one"):
+        named_source(*named)
 
 
 def test_roles_follow_the_splits_where_there_are_any(tmp_path):

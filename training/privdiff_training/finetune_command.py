@@ -61,7 +61,7 @@ def finetune(
     from privdiff_training.finetuning.run import FinetuneOptions
     from privdiff_training.finetuning.run import finetune as run
 
-    source, cohort = _source(manifest, dicom, dicomweb)
+    source, cohort = named_source(manifest, dicom, dicomweb)
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=LONGEST_STEP)
     level = logging.INFO if state.is_main_process else logging.ERROR
     logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -86,7 +86,7 @@ def finetune(
     state.destroy_process_group()
 
 
-def _source(
+def named_source(
     manifest: Path | None, dicom: Path | None, dicomweb: str | None
 ) -> tuple[str, Callable[[RunFolder], Cohort]]:
     """Return what was named, and what reads it."""
