@@ -39,6 +39,7 @@ from privdiff_training.evaluation.record import (
     Quality,
     Rung,
     Subgroup,
+    Training,
     Utility,
 )
 from privdiff_training.evaluation.redrawn_copies import redrawn_copies
@@ -46,7 +47,18 @@ from privdiff_training.evaluation.setting import Setting
 from privdiff_training.evaluation.statistics import NOTHING, Estimate
 from privdiff_training.evaluation.subgroups import MIN_PATIENTS, measure_subgroups
 from privdiff_training.evaluation.utility import measure_utility
-from privdiff_training.evaluation.verification_metrics import auc_difference, oriented, seed_auc
+from privdiff_training.evaluation.verification_metrics import (
+    auc_difference,
+    oriented,
+    seed_auc,
+    verification,
+)
+
+SELECT, CURVE = "select", "curve"
+"""What is kept of a training beside the scores of the test."""
+
+ATTACKERS_SEED = 1_000_003
+"""How far the seeds of an attacker's own copies lie from those of the release."""
 
 
 class MethodRun:
@@ -60,22 +72,40 @@ class MethodRun:
         What makes the copies.
     nothing
         The run of the method that does nothing, the control of every attacker; None if this is it.
+    seeds
+        Of each attacker that learns.
     """
 
-    def __init__(self, setting: Setting, method: Method, nothing: MethodRun | None) -> None:
+    def __init__(
+        self, setting: Setting, method: Method, nothing: MethodRun | None, seeds: int
+    ) -> None:
         self.setting = setting
         self.method = method
         self.nothing = nothing or self
         self.seed = setting.options.seed
+        self.seeds = seeds
         self.plan = setting.plan
-        self.decided_by = (method.fingerprint, setting.plan.versions, setting.plan.test_versions)
+        self.decided_by = (
+            method.fingerprint,
+            setting.plan.versions,
+            setting.plan.test_versions,
+            setting.plan.gallery_versions,
+        )
         images = setting.images
         self.known = Known(
             images["reference"],
             images["attacker_train"],
             images["attacker_select"],
-            lambda originals: self._copies(originals, self.plan.versions),
+            copy=lambda originals: self._copies(originals, self.plan.versions, self.seed),
+            copy_anew=lambda originals: self._copies(
+                originals, self.plan.gallery_versions, self._attackers_seed
+            ),
         )
+
+    @property
+    def _attackers_seed(self) -> int:
+        """Of copies that an attacker makes: another than that of what was released."""
+        return self.seed + ATTACKERS_SEED
 
     @property
     def is_control(self) -> bool:
@@ -130,7 +160,7 @@ class MethodRun:
         )
 
     def _attacked(self, attack: Attack) -> AttackFigures:
-        test, others = self.setting.test.cohort, self.setting.others
+        test, others = self.setting.test.cohort, self._others(attack)
         kinds = [kind for kind in Linkage if PART_OF[kind] not in self.setting.not_measurable]
         scores = self._scores(attack)
         on_test = [matrix[:, : len(test)] for matrix in scores]
@@ -158,6 +188,28 @@ class MethodRun:
             learned_from_copies=attack.learns_from_copies,
             above_floor=above_floor,
             control_above_floor=control_above_floor,
+            training=self._training(attack) if attack.learns_from_copies else None,
+        )
+
+    def _training(self, attack: Attack) -> Training:
+        """Return how the attacker did on the select patients, beside the fixed verifier."""
+        select, fixed = self.known.select, self.setting.fixed
+        found = [self._scores_of_seed(attack, seed) for seed in self._seeds(attack)]
+        scores = [each[SELECT] for each in found]
+
+        def attacked() -> dict[str, np.ndarray]:
+            linker = fixed.train(self.known, self.seed)
+            return {SELECT: linker(self.known.select_copies, select)}
+
+        name = f"{self.method.name} fixed verifier on select patients"
+        of_fixed = self.setting.steps.arrays(name, attacked, *self.decided_by, fixed.fingerprint)
+        kind = Linkage.SAME_IMAGE
+        return Training(
+            auc=verification(select.cohort, scores, kind, self.seed).auc,
+            beyond_fixed=auc_difference(select.cohort, scores, [of_fixed[SELECT]], kind, self.seed),
+            curves=tuple(
+                tuple((int(step), float(loss)) for step, loss in each[CURVE]) for each in found
+            ),
         )
 
     def _above_floor(self, scores: Sequence[np.ndarray]) -> Estimate:
@@ -175,19 +227,20 @@ class MethodRun:
 
     def _scores_of_seed(self, attack: Attack, seed: int) -> dict[str, np.ndarray]:
         """Return scores of the first copies, and of each further one against the test images."""
-        gallery = self.setting.test
-        if self.setting.others is not None:
-            gallery = gallery.joined(self.setting.others)
+        gallery, others = self.setting.test, self._others(attack)
+        if others is not None:
+            gallery = gallery.joined(others)
 
         def attacked() -> dict[str, np.ndarray]:
             linker = attack.train(self.known, seed)
-            sign = 1.0
-            if attack.is_learned:
+            sign, found = 1.0, {}
+            if attack.learns_from_copies:
                 select = self.known.select
                 scores = linker(self.known.select_copies, select)
                 sign = oriented(select.cohort, scores, self.seed)
+                found = {SELECT: sign * scores, CURVE: np.array(linker.curve).reshape(-1, 2)}
             first, *further = self._each_copy(attack)
-            found = {"test": sign * linker(first, gallery)}
+            found["test"] = sign * linker(first, gallery)
             for number, copies in enumerate(further, start=1):
                 found[f"copy {number}"] = sign * linker(copies, self.setting.test)
             return found
@@ -201,24 +254,27 @@ class MethodRun:
         turns = 1 if attack.rung is Rung.AVERAGING else len(copies.pixels)
         return [Copies(copies.cohort, copies.pixels.roll(-turn, 0)) for turn in range(turns)]
 
+    def _others(self, attack: Attack) -> Originals | None:
+        """Return further originals that are searched; none where each would have to be redrawn."""
+        return None if attack.redraws_gallery else self.setting.others
+
     def _seeds(self, attack: Attack) -> range:
-        number = self.plan.control_seeds if self.is_control else self.plan.seeds
-        return range(self.seed, self.seed + (number if attack.is_learned else 1))
+        return range(self.seed, self.seed + (self.seeds if attack.is_learned else 1))
 
     def _decides(self, attack: Attack) -> tuple[object, ...]:
         return (*self.decided_by, attack.fingerprint, self.setting.others is not None)
 
     @cached_property
     def _test_copies(self) -> Copies:
-        return self._copies(self.setting.test, self.plan.test_versions)
+        return self._copies(self.setting.test, self.plan.test_versions, self.seed)
 
-    def _copies(self, originals: Originals, versions: int) -> Copies:
+    def _copies(self, originals: Originals, versions: int, seed: int) -> Copies:
         pixels = redrawn_copies(
             self.method,
             originals.cohort,
             originals.pixels,
             versions,
-            self.seed,
+            seed,
             self.setting.options.cache_dir,
         )
         return Copies(originals.cohort, pixels)
@@ -315,8 +371,7 @@ class MethodRun:
         return [self._readings(seed) for seed in self._attribute_seeds()]
 
     def _attribute_seeds(self) -> range:
-        number = self.plan.control_seeds if self.is_control else self.plan.seeds
-        return range(self.seed, self.seed + number)
+        return range(self.seed, self.seed + self.seeds)
 
     def _readings(self, seed: int) -> Readings:
         def read() -> dict[str, np.ndarray]:
@@ -360,7 +415,9 @@ class MethodRun:
         def measured() -> Exposure | None:
             of_seeds = [self._scores_of_seed(attack, seed) for seed in self._seeds(attack)]
             of_copies = [
-                [scores[name][:, : len(test)] for scores in of_seeds] for name in of_seeds[0]
+                [scores[name][:, : len(test)] for scores in of_seeds]
+                for name in of_seeds[0]
+                if name not in (SELECT, CURVE)
             ]
             return measure_exposure(
                 test, of_copies, f"{attack.rung.value} {attack.name}", self.seed

@@ -25,6 +25,7 @@ class Rung(str, Enum):
 
     Same-image linkage (A9 of the protocol) is no rung of its own: every rung is scored against a
     gallery that holds the very original and against one that holds another image of the person.
+    A10 attacks the generator and no image: see `Memorization`.
     """
 
     FIXED = "A0"
@@ -36,6 +37,8 @@ class Rung(str, Enum):
     METADATA = "A6"
     INVERSION = "A7"
     AVERAGING = "A8"
+    REDRAWN_GALLERY = "A11"
+    READINGS = "A12"
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,9 @@ class Plan:
     rungs
         Attackers.
     seeds
-        Of each attacker that learns.
-    control_seeds
-        The same, where nothing is done to the images.
+        Of each attacker that learns, against the operating point.
+    baseline_seeds, control_seeds
+        The same against other methods, and where nothing is done to the images.
     versions
         Copies of each image that attackers train on.
     test_versions
@@ -62,10 +65,13 @@ class Plan:
         Whether sex and age are attacked.
     reader_steps
         Steps of the readers that are trained on copies and on originals; 0 leaves them out.
+    gallery_versions
+        Copies of each candidate that A11 makes.
     """
 
     rungs: frozenset[Rung]
     seeds: int
+    baseline_seeds: int
     control_seeds: int
     versions: int
     test_versions: int
@@ -74,6 +80,27 @@ class Plan:
     members: int
     attributes: bool
     reader_steps: int
+    gallery_versions: int
+
+
+@dataclass(frozen=True)
+class Training:
+    """How an attacker that learned from copies did on the patients whom it stopped by.
+
+    Attributes
+    ----------
+    auc
+        Same-image AUC there, mean over the seeds.
+    beyond_fixed
+        The same minus that of the fixed verifier, which saw no copy, over the same patients. Both
+        are for whether anything was learned: these patients chose the weights.
+    curves
+        One per seed: step, and loss on these patients; empty where nothing goes in steps.
+    """
+
+    auc: Estimate
+    beyond_fixed: Estimate
+    curves: tuple[tuple[tuple[int, Figure], ...], ...]
 
 
 @dataclass(frozen=True)
@@ -163,6 +190,8 @@ class AttackFigures:
     control_above_floor
         The same of the control. One that is not clearly above would know nobody if nothing were
         done.
+    training
+        None if it did not learn from copies.
     """
 
     rung: Rung
@@ -174,6 +203,7 @@ class AttackFigures:
     learned_from_copies: bool
     above_floor: Estimate
     control_above_floor: Estimate
+    training: Training | None
 
 
 @dataclass(frozen=True)

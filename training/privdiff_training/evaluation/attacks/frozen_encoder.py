@@ -27,6 +27,7 @@ class FrozenEncoder:
     rung = Rung.FROZEN_ENCODER
     is_learned = False
     learns_from_copies = False
+    redraws_gallery = False
 
     @property
     def name(self) -> str:

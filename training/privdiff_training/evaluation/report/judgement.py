@@ -51,10 +51,15 @@ def doubt(attack: AttackFigures) -> str:
 def certifying(method: MethodFigures) -> list[AttackFigures]:
     """Return the attackers whose failure says something.
 
-    They learned from copies of the method that they attack, as an intruder who owns the tool would,
-    and would know people if nothing were done.
+    They learned from copies of the method that they attack, as an intruder who owns the tool would:
+    more than the fixed verifier knows, on the patients whom they stopped by. And they would know
+    people if nothing were done.
     """
-    return [attack for attack in method.attacks if attack.learned_from_copies and not doubt(attack)]
+    return [
+        attack
+        for attack in method.attacks
+        if attack.training and attack.training.beyond_fixed.value > 0 and not doubt(attack)
+    ]
 
 
 def linkage_of(method: MethodFigures, kind: Linkage) -> Estimate:

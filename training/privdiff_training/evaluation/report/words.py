@@ -50,6 +50,14 @@ RUNGS: Mapping[Rung, tuple[str, str]] = {
         "Averaging or a known seed",
         "averages several redrawn versions of an image, or knows the seed",
     ),
+    Rung.REDRAWN_GALLERY: (
+        "Redrawn gallery",
+        "owns the tool, redraws every candidate with seeds of its own and compares copies",
+    ),
+    Rung.READINGS: (
+        "By findings",
+        "owns the tool, reads findings, age and sex of originals and compares how strong they are",
+    ),
 }
 
 KINDS: Mapping[Linkage, tuple[str, str]] = {
@@ -121,6 +129,8 @@ def attack_notes(attack: AttackFigures) -> Iterator[str]:
     reason = doubt(attack)
     if reason:
         yield reason
+    if attack.training and not attack.training.beyond_fixed.value > 0:
+        yield "learned nothing beyond the fixed verifier on its selection patients"
     for kind, figures in attack.linkage.items():
         if figures.auc.high < 0.5:
             yield (
