@@ -6,25 +6,26 @@ import json
 from pathlib import Path
 
 import numpy as np
-from privdiff_training.evaluation.linkage import Linkage
-from privdiff_training.evaluation.record import (
+from privdiff_training.evaluation.attack_record import (
     AttackFigures,
-    Attributes,
-    Evaluation,
     Exposure,
-    FindingFigures,
     LinkageFigures,
-    Memorization,
-    MethodFigures,
-    Negatives,
-    Plan,
-    Quality,
     Retrieval,
     RocCurve,
     Rung,
+    Training,
+)
+from privdiff_training.evaluation.linkage import Linkage, Negatives
+from privdiff_training.evaluation.record import (
+    Attributes,
+    Evaluation,
+    FindingFigures,
+    Memorization,
+    MethodFigures,
+    Plan,
+    Quality,
     Size,
     Subgroup,
-    Training,
     Utility,
 )
 from privdiff_training.evaluation.statistics import Estimate

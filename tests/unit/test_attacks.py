@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from privdiff_training.evaluation import statistics
+from privdiff_training.evaluation.attack_record import AttackFigures, Rung
 from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals
 from privdiff_training.evaluation.attacks.averaging import Averaging, Space
 from privdiff_training.evaluation.attacks.config import (
@@ -27,7 +28,7 @@ from privdiff_training.evaluation.attacks.shape import ShapeAttack
 from privdiff_training.evaluation.attacks.siamese import Partner, SiameseAttack
 from privdiff_training.evaluation.linkage import Linkage
 from privdiff_training.evaluation.linkage_figures import linkage_figures
-from privdiff_training.evaluation.record import AttackFigures, MethodFigures, Rung
+from privdiff_training.evaluation.record import MethodFigures
 from privdiff_training.evaluation.statistics import NOTHING
 from privdiff_training.evaluation.utility import measure_utility
 from privdiff_training.evaluation.verification_metrics import seed_auc

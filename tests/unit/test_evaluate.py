@@ -12,6 +12,7 @@ import pytest
 import torch
 from privdiff_training.command_options import NIH
 from privdiff_training.evaluation import plan, setting, statistics
+from privdiff_training.evaluation.attack_record import AttackFigures, Rung
 from privdiff_training.evaluation.attacks.config import AttackersConfig
 from privdiff_training.evaluation.attacks.embedding import FixedVerifier
 from privdiff_training.evaluation.attacks.metric_learning import MetricLearning
@@ -21,7 +22,7 @@ from privdiff_training.evaluation.method_run import MethodRun
 from privdiff_training.evaluation.methods.pixelwise import Identity
 from privdiff_training.evaluation.methods.registry import methods_for
 from privdiff_training.evaluation.plan import PLANS, reasons_not_to_run
-from privdiff_training.evaluation.record import AttackFigures, Evaluation, Rung, Size
+from privdiff_training.evaluation.record import Evaluation, Size
 from privdiff_training.evaluation.redrawn_copies import redrawn_copies
 from privdiff_training.evaluation.report.reading import read_evaluation
 from privdiff_training.evaluation.setting import EvaluationOptions, Setting
@@ -311,7 +312,7 @@ def test_results_depend_on_the_number_of_seeds_of_the_control(options, tmp_path,
         here = Setting(options, tmp_path / "out")
         nothing = MethodRun(here, Identity(), None, here.plan.control_seeds)
         method = methods_for(options.size, options.bundle, here.roles, options.cache_dir)[0]
-        return MethodRun(here, method, nothing, here.plan.seeds).attack_figures(here.attacks[0])
+        return MethodRun(here, method, nothing, here.plan.seeds).attacks.figures(here.attacks[0])
 
     first = attacked()
     more = replace(plan.PLANS[Size.DEFAULT], control_seeds=2)

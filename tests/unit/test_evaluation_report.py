@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from privdiff_training.evaluation.attack_record import Rung
 from privdiff_training.evaluation.linkage import Linkage
-from privdiff_training.evaluation.record import Evaluation, MethodFigures, Rung
+from privdiff_training.evaluation.record import Evaluation, MethodFigures
 from privdiff_training.evaluation.report import write_report
 from privdiff_training.evaluation.report.goals import Goal, Verdict, judge
 from privdiff_training.evaluation.report.judgement import doubt, labels_carry_the_utility, not_run

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from privdiff_training.evaluation.record import Plan, Rung, Size
+from privdiff_training.evaluation.attack_record import Rung
+from privdiff_training.evaluation.record import Plan, Size
 
 PLANS = {
     Size.QUICK: Plan(

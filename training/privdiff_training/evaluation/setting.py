@@ -12,6 +12,7 @@ import numpy as np
 
 from privdiff_infer.model.bundle import BundleInfo, read_bundle
 from privdiff_training.cohort import read_manifest
+from privdiff_training.evaluation.attack_record import Rung
 from privdiff_training.evaluation.attacks.attack import Attack, Copies, Known, Originals
 from privdiff_training.evaluation.attacks.config import AttackersConfig
 from privdiff_training.evaluation.attacks.embedding import FixedVerifier, weights_fingerprint
@@ -21,7 +22,7 @@ from privdiff_training.evaluation.cohort_limits import FLOORS, floor_name, not_m
 from privdiff_training.evaluation.methods.method import hash_of
 from privdiff_training.evaluation.networks import Evaluators
 from privdiff_training.evaluation.plan import PLANS, reasons_not_to_run
-from privdiff_training.evaluation.record import Rung, Size
+from privdiff_training.evaluation.record import Size
 from privdiff_training.evaluation.roles import Roles
 from privdiff_training.evaluation.steps import Steps
 from privdiff_training.images import load_images

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from privdiff_training.cohort import Cohort
-from privdiff_training.evaluation.record import Rung
+from privdiff_training.evaluation.attack_record import Rung
 
 
 @dataclass(frozen=True)

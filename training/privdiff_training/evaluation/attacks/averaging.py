@@ -7,12 +7,12 @@ from enum import Enum
 
 import numpy as np
 
+from privdiff_training.evaluation.attack_record import Rung
 from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals, Scores
 from privdiff_training.evaluation.attacks.embedding import FixedVerifier, cosines
 from privdiff_training.evaluation.attacks.fitting import in_batches
 from privdiff_training.evaluation.attacks.metric_learning import MetricLearning
 from privdiff_training.evaluation.methods.method import hash_of
-from privdiff_training.evaluation.record import Rung
 
 
 class Space(str, Enum):

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from privdiff_infer.model.bundle import file_sha256
 from privdiff_infer.model.critics import IdentityEmbedder
+from privdiff_training.evaluation.attack_record import Rung
 from privdiff_training.evaluation.attacks.attack import (
     Copies,
     Curve,
@@ -20,7 +21,6 @@ from privdiff_training.evaluation.attacks.attack import (
 )
 from privdiff_training.evaluation.attacks.fitting import in_batches
 from privdiff_training.evaluation.methods.method import hash_of
-from privdiff_training.evaluation.record import Rung
 
 Embed = Callable[[Tensor], Tensor]
 """From images (n, 1, s, s), float32 in [0, 1], to vectors (n, d)."""

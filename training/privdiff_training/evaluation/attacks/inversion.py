@@ -10,6 +10,7 @@ from monai.networks.nets.unet import UNet
 from torch import Tensor
 from torch.nn import functional
 
+from privdiff_training.evaluation.attack_record import Rung
 from privdiff_training.evaluation.attacks.attack import (
     Attack,
     Copies,
@@ -21,7 +22,6 @@ from privdiff_training.evaluation.attacks.attack import (
 from privdiff_training.evaluation.attacks.config import InverterConfig
 from privdiff_training.evaluation.attacks.fitting import fit, in_batches, resampled
 from privdiff_training.evaluation.methods.method import hash_of
-from privdiff_training.evaluation.record import Rung
 from privdiff_training.sampling import generator_for
 
 

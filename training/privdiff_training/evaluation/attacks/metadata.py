@@ -14,10 +14,10 @@ from sklearn.preprocessing import StandardScaler
 from privdiff_infer.errors import CohortError
 from privdiff_infer.vocabulary import FindingState
 from privdiff_training.cohort import Cohort
+from privdiff_training.evaluation.attack_record import Rung
 from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals, Scores
 from privdiff_training.evaluation.linkage import Linkage, LinkageTrial
 from privdiff_training.evaluation.methods.method import hash_of
-from privdiff_training.evaluation.record import Rung
 
 STRANGERS = 20_000
 """Pairs of strangers that are learned from, at most."""

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from privdiff_infer.model.critics import IdentityEmbedder
+from privdiff_training.evaluation.attack_record import Rung
 from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals
 from privdiff_training.evaluation.attacks.config import MetricConfig
 from privdiff_training.evaluation.attacks.embedding import CosineLinker, FixedVerifier
 from privdiff_training.evaluation.attacks.fitting import fit, in_batches, resampled
 from privdiff_training.evaluation.methods.method import hash_of
-from privdiff_training.evaluation.record import Rung
 from privdiff_training.sampling import Share, batch_rows
 from privdiff_training.siblings import drawn_partners, favouring_several, siblings
 from privdiff_training.stages.identity import supervised_contrastive

@@ -13,11 +13,11 @@ from sklearn.linear_model import RidgeCV
 from torch import Tensor
 
 from privdiff_infer.model.critics import RadiographReader
+from privdiff_training.evaluation.attack_record import Rung
 from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals, Scores
 from privdiff_training.evaluation.attacks.embedding import weights_fingerprint
 from privdiff_training.evaluation.attacks.fitting import in_batches
 from privdiff_training.evaluation.methods.method import hash_of
-from privdiff_training.evaluation.record import Rung
 from privdiff_training.siblings import siblings
 
 ALPHAS = (0.1, 1.0, 10.0, 100.0, 1000.0)

@@ -19,12 +19,12 @@ from torch.nn import functional
 from privdiff_infer.errors import CohortError
 from privdiff_infer.model.critics import build_backbone, prepared
 from privdiff_training.cohort import Cohort
+from privdiff_training.evaluation.attack_record import Rung
 from privdiff_training.evaluation.attacks.attack import Copies, Curve, Known, Originals
 from privdiff_training.evaluation.attacks.config import SiameseConfig
 from privdiff_training.evaluation.attacks.fitting import fit, in_batches, resampled
 from privdiff_training.evaluation.linkage import Linkage, LinkageTrial
 from privdiff_training.evaluation.methods.method import hash_of
-from privdiff_training.evaluation.record import Rung
 from privdiff_training.sampling import Share, batch_rows, generator_for
 from privdiff_training.siblings import drawn_partners, favouring_several, siblings
 

@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from math import isfinite, isnan
 
+from privdiff_training.evaluation.attack_record import AttackFigures, Retrieval, Rung
 from privdiff_training.evaluation.linkage import Linkage
-from privdiff_training.evaluation.record import (
-    AttackFigures,
-    Evaluation,
-    MethodFigures,
-    Retrieval,
-    Rung,
-)
+from privdiff_training.evaluation.record import Evaluation, MethodFigures
 from privdiff_training.evaluation.statistics import NOTHING, Estimate
 
 LABELS_FLOOR = "labels"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import isfinite
 
+from privdiff_training.evaluation.attack_record import Exposure, Rung
 from privdiff_training.evaluation.findings import MIN_POSITIVES
-from privdiff_training.evaluation.record import Evaluation, Exposure, Rung
+from privdiff_training.evaluation.record import Evaluation
 from privdiff_training.evaluation.statistics import Estimate
 
 

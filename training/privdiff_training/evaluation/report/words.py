@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from math import isfinite, isnan
 
+from privdiff_training.evaluation.attack_record import AttackFigures, Rung
 from privdiff_training.evaluation.cohort_limits import FINDINGS, PART_OF
 from privdiff_training.evaluation.linkage import Linkage
-from privdiff_training.evaluation.record import (
-    AttackFigures,
-    Evaluation,
-    MethodFigures,
-    Rung,
-)
+from privdiff_training.evaluation.record import Evaluation, MethodFigures
 from privdiff_training.evaluation.report.judgement import (
     SAME_UTILITY,
     doubt,
