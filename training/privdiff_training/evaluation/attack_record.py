@@ -172,7 +172,7 @@ class Exposure:
     never, always
         Part of the patients who are never found first, and who always are.
     of_the_most_exposed
-        Part of all findings that falls to the most exposed tenth of the patients.
+        Part of all first places that falls to the most exposed tenth of the patients.
     of_the_most_exposed_by_chance
         The same if each copy were found as often, but whose it is were drawn by lot.
     again

@@ -43,8 +43,8 @@ RUNGS: Mapping[Rung, tuple[str, str]] = {
     Rung.METADATA: ("Metadata alone", "is told labels, sex or age and sees no pixels: the floors"),
     Rung.INVERSION: ("Inversion", "a network turns redrawn images back before they are compared"),
     Rung.AVERAGING: (
-        "Averaging or a known seed",
-        "averages several redrawn versions of an image, or knows the seed",
+        "Averaging",
+        "averages several redrawn versions of an image before it looks",
     ),
     Rung.REDRAWN_GALLERY: (
         "Redrawn gallery",
