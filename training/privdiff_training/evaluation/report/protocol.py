@@ -71,8 +71,8 @@ def exposure_words(exposure: Exposure) -> str:
     if isfinite(exposure.of_the_most_exposed):
         words.append(
             f"The most exposed tenth of the patients has {exposure.of_the_most_exposed:.0%} of all "
-            f"first places; it would have {exposure.of_the_most_exposed_by_chance:.0%} if as many were "
-            "dealt out by lot."
+            f"first places; it would have {exposure.of_the_most_exposed_by_chance:.0%} if as many "
+            "were dealt out by lot."
         )
     if exposure.again is not None:
         words.append(
