@@ -40,7 +40,11 @@ def doubt(attack: AttackFigures) -> str:
         return ""
     if isnan(attack.control_above_floor.low):
         return "no control on originals, or no floor"
-    return "too weak to certify anything: does not clearly beat the floor on originals"
+    patients = attack.control_above_floor.patients
+    return (
+        "too weak to certify anything: does not clearly beat the floor on originals, over "
+        f"{patients} patient{'' if patients == 1 else 's'} with several images"
+    )
 
 
 def certifying(method: MethodFigures) -> list[AttackFigures]:
