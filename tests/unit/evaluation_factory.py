@@ -6,22 +6,24 @@ import json
 from pathlib import Path
 
 import numpy as np
-from privdiff_training.evaluation.linkage import Linkage
-from privdiff_training.evaluation.record import (
+from privdiff_training.evaluation.attack_record import (
     AttackFigures,
-    Attributes,
-    Evaluation,
     Exposure,
-    FindingFigures,
     LinkageFigures,
-    Memorization,
-    MethodFigures,
-    Negatives,
-    Plan,
-    Quality,
     Retrieval,
     RocCurve,
     Rung,
+    Training,
+)
+from privdiff_training.evaluation.linkage import Linkage, Negatives
+from privdiff_training.evaluation.record import (
+    Attributes,
+    Evaluation,
+    FindingFigures,
+    Memorization,
+    MethodFigures,
+    Plan,
+    Quality,
     Size,
     Subgroup,
     Utility,
@@ -90,6 +92,9 @@ def attack(rung: Rung, same: float, follow: float, control: float = 0.9) -> Atta
         learned_from_copies=rung is not Rung.FIXED,
         above_floor=near(follow - LABELS, 0.07, 30),
         control_above_floor=near(control - LABELS, 0.07, 30),
+        training=None
+        if rung is Rung.FIXED
+        else Training(near(0.7, 0.08, 50), near(0.05, 0.06, 50), (((0, 4.1), (20, 3.9)),)),
     )
 
 
@@ -222,6 +227,7 @@ def evaluation(**changes: object) -> Evaluation:
         "plan": Plan(
             rungs=frozenset({Rung.FIXED, Rung.METRIC_LEARNING, Rung.METADATA}),
             seeds=2,
+            baseline_seeds=1,
             control_seeds=1,
             versions=2,
             test_versions=2,
@@ -230,6 +236,7 @@ def evaluation(**changes: object) -> Evaluation:
             members=1000,
             attributes=True,
             reader_steps=300,
+            gallery_versions=1,
         ),
         "methods_not_run": {"k-same 5": "not part of a run of size quick"},
         "not_measurable": {},

@@ -9,22 +9,26 @@ import numpy as np
 import pytest
 import torch
 from privdiff_training.evaluation import statistics
+from privdiff_training.evaluation.attack_record import AttackFigures, Rung
 from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals
+from privdiff_training.evaluation.attacks.averaging import Averaging, Space
 from privdiff_training.evaluation.attacks.config import (
     InverterConfig,
     MetricConfig,
     SiameseConfig,
 )
-from privdiff_training.evaluation.attacks.embedding import Averaging, FixedVerifier, Space
+from privdiff_training.evaluation.attacks.embedding import FixedVerifier
 from privdiff_training.evaluation.attacks.inversion import Inversion
 from privdiff_training.evaluation.attacks.ladder import ladder
 from privdiff_training.evaluation.attacks.metadata import Fact, MetadataAttack, floors
 from privdiff_training.evaluation.attacks.metric_learning import MetricLearning
+from privdiff_training.evaluation.attacks.readings import ByReadings
+from privdiff_training.evaluation.attacks.redrawn_gallery import RedrawnGallery
 from privdiff_training.evaluation.attacks.shape import ShapeAttack
 from privdiff_training.evaluation.attacks.siamese import Partner, SiameseAttack
 from privdiff_training.evaluation.linkage import Linkage
 from privdiff_training.evaluation.linkage_figures import linkage_figures
-from privdiff_training.evaluation.record import AttackFigures, MethodFigures, Rung
+from privdiff_training.evaluation.record import MethodFigures
 from privdiff_training.evaluation.statistics import NOTHING
 from privdiff_training.evaluation.utility import measure_utility
 from privdiff_training.evaluation.verification_metrics import seed_auc
@@ -93,6 +97,7 @@ def figures(attack, given: Known, test: Originals, copies: Copies) -> AttackFigu
         learned_from_copies=attack.learns_from_copies,
         above_floor=NOTHING,
         control_above_floor=NOTHING,
+        training=None,
     )
 
 
@@ -217,13 +222,89 @@ class TestRungs:
         assert (scores.argmax(1) == np.arange(len(shifts))).all()
         assert (of_nothing == 0).all()
 
-    def test_every_rung_of_images_is_in_the_ladder(self, fixed):
+    def test_every_rung_of_images_is_in_the_ladder(self):
         from privdiff_training.evaluation.attacks.config import AttackersConfig, EncoderConfig
 
         encoder = EncoderConfig(kind="transformers", path=Path("dinov2"))
-        attacks = ladder(fixed.folder, AttackersConfig(encoders=(encoder,)))
+        config = AttackersConfig(encoders=(encoder,))
+        attacks = ladder(Path("evaluators"), Path("bundle"), config)
         assert {attack.rung for attack in attacks} == set(Rung) - {Rung.METADATA}
         assert len({(attack.rung, attack.name) for attack in attacks}) == len(attacks)
+        assert all(attack.learns_from_copies for attack in attacks if attack.is_learned)
+
+
+class TestOwnersOfTheTool:
+    @pytest.fixture(scope="class")
+    def reader(self, tmp_path_factory: pytest.TempPathFactory) -> ByReadings:
+        torch.manual_seed(1)
+        folder = tmp_path_factory.mktemp("reader") / "reader"
+        RadiographReader(BACKBONE, SIDE).save_pretrained(folder)
+        return ByReadings(folder, "a reader")
+
+    def test_findings_that_are_kept_in_their_strength_link(self, reader, test):
+        def dark(images: Tensor, seed: int) -> Tensor:
+            noise = torch.randn(images.shape, generator=generator_for(seed, "noise"))
+            return (0.5 * images + 0.01 * noise).clamp(0, 1)
+
+        given, kind = known(dark), Linkage.SAME_IMAGE
+        found = figures(reader, given, test, copies_of(dark, test)).linkage[kind].auc
+        nothing = figures(reader, known(constant), test, copies_of(constant, test)).linkage[kind]
+
+        assert reader.train(given, 0).curve == ()
+        assert found.low > 0.55
+        assert nothing.auc.value == pytest.approx(0.5)
+
+    def test_a_tool_that_does_nothing_is_full_linkage_by_readings(self, reader, test):
+        copies = copies_of(nothing_done, test)
+        for attack in (reader, RedrawnGallery(reader)):
+            found = figures(attack, known(nothing_done), test, copies)
+            assert found.linkage[Linkage.SAME_IMAGE].auc.low > 0.97
+
+    def test_what_only_copies_tell_is_found_by_redrawing_the_gallery(self, fixed, test):
+        pictures = people(40, 55, images=1).pixels.float() / 255
+
+        def another_person(images: Tensor, seed: int) -> Tensor:
+            """Draw what a source is mapped to, which no original shows."""
+            chosen = (images.flatten(1) * 255).sum(1).round().long() % len(pictures)
+            return noise_of(pictures[chosen], seed)
+
+        def noise_of(images: Tensor, seed: int) -> Tensor:
+            noise = torch.randn(images.shape, generator=generator_for(seed, "noise"))
+            return (images + 0.05 * noise).clamp(0, 1)
+
+        given, copies = known(another_person), copies_of(another_person, test)
+        kind = Linkage.SAME_IMAGE
+        without = figures(fixed, given, test, copies).linkage[kind].auc
+        redrawn = figures(RedrawnGallery(fixed), given, test, copies).linkage[kind].auc
+
+        assert without.high < 0.75
+        assert redrawn.low > 0.95
+
+    def test_readings_of_a_redrawn_gallery_link(self, reader, test):
+        def slightly_noisy(images: Tensor, seed: int) -> Tensor:
+            noise = torch.randn(images.shape, generator=generator_for(seed, "noise"))
+            return (images + 0.01 * noise).clamp(0, 1)
+
+        given, kind = known(slightly_noisy), Linkage.SAME_IMAGE
+        attack = RedrawnGallery(reader)
+        found = figures(attack, given, test, copies_of(slightly_noisy, test)).linkage[kind].auc
+        assert found.low > 0.8
+        assert attack.learns_from_copies and attack.redraws_gallery
+
+    def test_a_redrawn_gallery_of_constant_images_links_nobody(self, fixed, test):
+        copies = copies_of(constant, test)
+        found = figures(RedrawnGallery(fixed), known(constant), test, copies)
+        assert found.linkage[Linkage.SAME_IMAGE].auc.value == pytest.approx(0.5)
+
+    def test_who_was_trained_is_not_trained_again(self, fixed):
+        given, strong = known(noisy), MetricLearning(fixed, METRIC.model_copy(update={"steps": 2}))
+        first = strong.train(given, 0)
+        assert strong.train(given, 0) is first
+        assert strong.train(given, 1) is not first
+        assert [step for step, _ in first.curve] == [0, 2]
+        undone = Inversion(strong, INVERTER.model_copy(update={"steps": 2}))
+        undone.train(given, 0)
+        assert set(given.memory) == {(strong.fingerprint, 0), (strong.fingerprint, 1)}
 
 
 class TestFloors:
@@ -248,7 +329,7 @@ class TestFloors:
 
     def test_nobody_to_learn_from(self):
         single = people(10, 3, images=1)
-        given = Known(single, people(10, 4, images=1), single, lambda originals: None)
+        given = Known(single, people(10, 4, images=1), single, lambda _: None, lambda _: None)
         with pytest.raises(CohortError, match="no patient has two images"):
             MetadataAttack((Fact.AGE,)).train(given, 0)
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from privdiff_training.command_options import NIH
 from privdiff_training.evaluation import plan, setting, statistics
+from privdiff_training.evaluation.attack_record import AttackFigures, Rung
 from privdiff_training.evaluation.attacks.config import AttackersConfig
 from privdiff_training.evaluation.attacks.embedding import FixedVerifier
 from privdiff_training.evaluation.attacks.metric_learning import MetricLearning
@@ -21,7 +22,7 @@ from privdiff_training.evaluation.method_run import MethodRun
 from privdiff_training.evaluation.methods.pixelwise import Identity
 from privdiff_training.evaluation.methods.registry import methods_for
 from privdiff_training.evaluation.plan import PLANS, reasons_not_to_run
-from privdiff_training.evaluation.record import AttackFigures, Evaluation, Rung, Size
+from privdiff_training.evaluation.record import Evaluation, Size
 from privdiff_training.evaluation.redrawn_copies import redrawn_copies
 from privdiff_training.evaluation.report.reading import read_evaluation
 from privdiff_training.evaluation.setting import EvaluationOptions, Setting
@@ -133,10 +134,14 @@ def test_record_holds_nothing_of_a_patient_and_is_read_as_it_was_written(options
 def test_default_run_has_seeds_and_controls(options, tmp_path):
     evaluation = evaluate(replace(options, size=Size.DEFAULT), tmp_path / "out")
 
-    rungs = [Rung.FIXED, Rung.MATCHED_RETRAINING, Rung.METRIC_LEARNING]
-    for method in evaluation.methods:
+    rungs = ["A0", "A2", "A3", "A8", "A8", "A8", *["A11"] * 4, "A12", "A12"]
+    learned = [False, True, True, False, False, True, False, True, False, False, False, False]
+    for number, method in enumerate(evaluation.methods):
         assert [attack.rung for attack in method.attacks] == rungs
-        assert [len(attack.seeds) for attack in method.attacks] == [1, 2, 2]
+        seeds = [len(attack.seeds) for attack in method.attacks]
+        assert seeds == [2 if each and number == 0 else 1 for each in learned]
+        trained = [attack.training is not None for attack in method.attacks]
+        assert trained == [each.learned_from_copies for each in method.attacks]
         for attack, control in zip(method.attacks, evaluation.originals.attacks, strict=True):
             assert attack.on_originals == control.on_originals
             assert attack.on_originals[Linkage.SAME_IMAGE] == pytest.approx(
@@ -165,8 +170,9 @@ def test_a_run_that_was_killed_goes_on(options, tmp_path, monkeypatch):
     again = evaluate(options, tmp_path / "killed")
 
     assert before == 3
-    # one seed of the control and two of each of three methods; the third training was killed
-    assert len(trained) == 7 - 2
+    # one seed of the control, two of the operating point, one each of the others; the third
+    # training was killed
+    assert len(trained) == 5 - 2
     assert written(again) == written(whole)
 
 
@@ -284,14 +290,29 @@ def test_steps_of_another_protocol_are_done_again(options, tmp_path, monkeypatch
 
 
 @pytest.mark.usefixtures("small_plan")
+def test_an_attacker_makes_no_copy_that_was_released(options, tmp_path):
+    options = replace(options, size=Size.DEFAULT)
+    here = Setting(options, tmp_path / "out")
+    method = methods_for(options.size, options.bundle, here.roles, options.cache_dir)[0]
+    run = MethodRun(here, method, None, seeds=1)
+
+    released = run.known.copy(here.test).pixels
+    redrawn = run.known.copy_anew(here.test).pixels
+
+    assert released.shape[1:] == redrawn.shape[1:]
+    for image, own in zip(released[0], redrawn[0], strict=True):
+        assert not torch.equal(image, own)
+
+
+@pytest.mark.usefixtures("small_plan")
 def test_results_depend_on_the_number_of_seeds_of_the_control(options, tmp_path, monkeypatch):
     options = replace(options, size=Size.DEFAULT, rungs=frozenset({Rung.MATCHED_RETRAINING}))
 
     def attacked() -> AttackFigures:
         here = Setting(options, tmp_path / "out")
-        nothing = MethodRun(here, Identity(), None)
+        nothing = MethodRun(here, Identity(), None, here.plan.control_seeds)
         method = methods_for(options.size, options.bundle, here.roles, options.cache_dir)[0]
-        return MethodRun(here, method, nothing).attack_figures(here.attacks[0])
+        return MethodRun(here, method, nothing, here.plan.seeds).attacks.figures(here.attacks[0])
 
     first = attacked()
     more = replace(plan.PLANS[Size.DEFAULT], control_seeds=2)
@@ -379,8 +400,8 @@ def test_command(options, tmp_path):
 
 
 def test_what_cannot_be_run_is_refused(options, tmp_path):
-    unknown = run_command(options, tmp_path, "--fold", "4", "--attacks", "A11")
-    assert "there is no attack 'A11'" in str(unknown.exception)
+    unknown = run_command(options, tmp_path, "--fold", "4", "--attacks", "A99")
+    assert "there is no attack 'A99'" in str(unknown.exception)
     both = run_command(options, tmp_path, "--fold", "4", "--full")
     assert "--quick and --full" in str(both.exception)
 

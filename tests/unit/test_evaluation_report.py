@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from privdiff_training.evaluation.attack_record import Rung
 from privdiff_training.evaluation.linkage import Linkage
-from privdiff_training.evaluation.record import Evaluation, MethodFigures, Rung
+from privdiff_training.evaluation.record import Evaluation, MethodFigures
 from privdiff_training.evaluation.report import write_report
 from privdiff_training.evaluation.report.goals import Goal, Verdict, judge
 from privdiff_training.evaluation.report.judgement import doubt, labels_carry_the_utility, not_run
@@ -323,6 +324,15 @@ class TestGoals:
         goal = goals["An image cannot be linked to its own original"]
         assert goal.verdict is verdict
         assert ("certifies nothing" in goal.remark) is (verdict is Verdict.OPEN)
+
+    def test_an_attacker_that_learned_nothing_stands_for_no_goal(self):
+        strong = attack(Rung.METRIC_LEARNING, 0.52, 0.50)
+        idle = replace(strong.training, beyond_fixed=near(0.0, 0.02))
+        goals = goals_of(with_point(attacks=(replace(strong, training=idle),)))
+        assert goals["An image cannot be linked to its own original"].verdict is Verdict.OPEN
+        assert "learned nothing beyond the fixed verifier on its selection patients" in list(
+            attack_notes(replace(strong, training=idle))
+        )
 
     def test_a_goal_that_a_cohort_cannot_show_tells_why(self):
         poor = evaluation(not_measurable={"follow-up linkage": "nobody has two images"})

@@ -49,13 +49,16 @@ def known(copy, seed: int = 10, versions: int = 2) -> Known:
     def copies(originals: Originals) -> Copies:
         return copies_of(copy, originals, versions)
 
-    return Known(people(20, seed), people(50, seed + 1), people(25, seed + 2), copies)
+    def anew(originals: Originals) -> Copies:
+        return copies_of(copy, originals, versions, first=1000)
+
+    return Known(people(20, seed), people(50, seed + 1), people(25, seed + 2), copies, anew)
 
 
-def copies_of(copy, originals: Originals, versions: int = 1) -> Copies:
-    """Return copies by a tool."""
+def copies_of(copy, originals: Originals, versions: int = 1, first: int = 0) -> Copies:
+    """Return copies by a tool; `first` is the seed of the first version."""
     images = originals.pixels.float() / 255
-    made = [(copy(images, version) * 255).round().byte() for version in range(versions)]
+    made = [(copy(images, first + number) * 255).round().byte() for number in range(versions)]
     return Copies(originals.cohort, torch.stack(made))
 
 

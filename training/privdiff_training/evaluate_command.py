@@ -21,8 +21,9 @@ from privdiff_training.command_options import (
 )
 
 if TYPE_CHECKING:
+    from privdiff_training.evaluation.attack_record import Rung
     from privdiff_training.evaluation.attacks.config import AttackersConfig
-    from privdiff_training.evaluation.record import Evaluation, MethodFigures, Rung, Size
+    from privdiff_training.evaluation.record import Evaluation, MethodFigures, Size
 
 PROJECTS_OWN = frozenset({NIH, "hannover-covid19", "kermany-paediatric"})
 
@@ -91,7 +92,7 @@ def _size(quick: bool, full: bool) -> Size:
 
 def _rungs(text: str) -> frozenset[Rung]:
     from privdiff_infer.errors import OptionError
-    from privdiff_training.evaluation.record import Rung
+    from privdiff_training.evaluation.attack_record import Rung
 
     known = {rung.value: rung for rung in Rung}
     names = [name.strip().upper() for name in text.split(",") if name.strip()]

@@ -46,9 +46,14 @@ def evaluate(options: EvaluationOptions, output: Path) -> Evaluation:
 def _evaluation(setting: Setting) -> Evaluation:
     options, roles = setting.options, setting.roles
     methods = methods_for(options.size, options.bundle, roles, options.cache_dir)
-    nothing = MethodRun(setting, Identity(), None)
+    plan = setting.plan
+    nothing = MethodRun(setting, Identity(), None, plan.control_seeds)
     originals = nothing.figures()
-    measured = tuple(MethodRun(setting, method, nothing).figures() for method in methods)
+    point, *others = methods
+    measured = (
+        MethodRun(setting, point, nothing, plan.seeds).figures(),
+        *(MethodRun(setting, each, nothing, plan.baseline_seeds).figures() for each in others),
+    )
     units = [row.unit for row in roles.test]
     return Evaluation(
         size=options.size,
@@ -68,7 +73,7 @@ def _evaluation(setting: Setting) -> Evaluation:
         methods=measured,
         memorization=_memorization(setting),
         protocol=PROTOCOL,
-        plan=setting.plan,
+        plan=plan,
         methods_not_run=methods_left_out(
             options.size, methods, options.bundle, roles, options.cache_dir
         ),

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from privdiff_training.cohort import Cohort
+from privdiff_training.evaluation.attack_record import Exposure
 from privdiff_training.evaluation.linkage import Linkage, LinkageTrial
-from privdiff_training.evaluation.record import Exposure
 from privdiff_training.evaluation.retrieval import SMALL_GALLERY, search_all
 from privdiff_training.evaluation.statistics import Estimate, wilson
 

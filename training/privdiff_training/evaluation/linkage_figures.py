@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from privdiff_training.cohort import Cohort
+from privdiff_training.evaluation.attack_record import LinkageFigures
 from privdiff_training.evaluation.linkage import Linkage, LinkageTrial
-from privdiff_training.evaluation.record import LinkageFigures
 from privdiff_training.evaluation.retrieval import retrieval
 from privdiff_training.evaluation.roc import roc_curve
 from privdiff_training.evaluation.verification_metrics import verification

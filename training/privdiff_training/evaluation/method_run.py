@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 
 import numpy as np
 import torch
 
-from privdiff_infer.errors import CohortError
-from privdiff_training.evaluation.attacks.attack import Attack, Copies, Known, Originals
+from privdiff_training.evaluation.attack_run import AttackRun
 from privdiff_training.evaluation.attacks.frozen_encoder import FrozenEncoder
-from privdiff_training.evaluation.attacks.metadata import Fact
 from privdiff_training.evaluation.attributes import (
     Readings,
     attribute_figures,
     read_attributes,
 )
-from privdiff_training.evaluation.cohort_limits import AGE, EXPOSURE, PART_OF, SEX
-from privdiff_training.evaluation.exposure import measure_exposure
-from privdiff_training.evaluation.linkage import Linkage
-from privdiff_training.evaluation.linkage_figures import linkage_figures
+from privdiff_training.evaluation.cohort_limits import AGE, EXPOSURE, SEX
+from privdiff_training.evaluation.method_copies import MethodCopies
 from privdiff_training.evaluation.methods.method import Method
 from privdiff_training.evaluation.networks import read_findings
 from privdiff_training.evaluation.public_encoders import load_encoder
@@ -32,21 +26,15 @@ from privdiff_training.evaluation.reader_training import (
     train_readers,
 )
 from privdiff_training.evaluation.record import (
-    AttackFigures,
     Attributes,
-    Exposure,
     MethodFigures,
     Quality,
-    Rung,
     Subgroup,
     Utility,
 )
-from privdiff_training.evaluation.redrawn_copies import redrawn_copies
 from privdiff_training.evaluation.setting import Setting
-from privdiff_training.evaluation.statistics import NOTHING, Estimate
 from privdiff_training.evaluation.subgroups import MIN_PATIENTS, measure_subgroups
 from privdiff_training.evaluation.utility import measure_utility
-from privdiff_training.evaluation.verification_metrics import auc_difference, oriented, seed_auc
 
 
 class MethodRun:
@@ -60,22 +48,23 @@ class MethodRun:
         What makes the copies.
     nothing
         The run of the method that does nothing, the control of every attacker; None if this is it.
+    seeds
+        Of each attacker that learns.
     """
 
-    def __init__(self, setting: Setting, method: Method, nothing: MethodRun | None) -> None:
+    def __init__(
+        self, setting: Setting, method: Method, nothing: MethodRun | None, seeds: int
+    ) -> None:
         self.setting = setting
         self.method = method
         self.nothing = nothing or self
         self.seed = setting.options.seed
+        self.seeds = seeds
         self.plan = setting.plan
-        self.decided_by = (method.fingerprint, setting.plan.versions, setting.plan.test_versions)
-        images = setting.images
-        self.known = Known(
-            images["reference"],
-            images["attacker_train"],
-            images["attacker_select"],
-            lambda originals: self._copies(originals, self.plan.versions),
-        )
+        self.copies = MethodCopies(setting, method)
+        self.known, self.decided_by = self.copies.known, self.copies.decided_by
+        attacks_on_nothing = None if nothing is None else nothing.attacks
+        self.attacks: AttackRun = AttackRun(setting, self.copies, attacks_on_nothing, seeds)
 
     @property
     def is_control(self) -> bool:
@@ -84,7 +73,7 @@ class MethodRun:
 
     def figures(self) -> MethodFigures:
         """Do all steps, or read what they found."""
-        attacks, failed = self._all_attacks()
+        attacks, failed = self.attacks.all_figures()
         figures = MethodFigures(
             method=self.method.name,
             family=self.method.family,
@@ -99,129 +88,8 @@ class MethodRun:
             exposure=None,
         )
         return replace(
-            figures, subgroups=self._subgroups(figures), exposure=self._exposure(figures)
+            figures, subgroups=self._subgroups(figures), exposure=self.attacks.exposure(figures)
         )
-
-    def _all_attacks(self) -> tuple[tuple[AttackFigures, ...], dict[str, str]]:
-        """Return the figures of all attackers, and which of them had too few images, and why."""
-        done, problems = [], []
-        for attack in self.setting.attacks:
-            try:
-                done.append(self.attack_figures(attack))
-            except CohortError as error:
-                problems.append((attack, error.problem))
-        rungs = {figures.rung for figures in done}
-        failed = {
-            f"{attack.rung.value} {attack.name}" if attack.rung in rungs else attack.rung.value: why
-            for attack, why in problems
-        }
-        return tuple(done), failed
-
-    def attack_figures(self, attack: Attack) -> AttackFigures:
-        """Measure one attacker against this method."""
-        return self.setting.steps.record(
-            f"{self.method.name} {attack.rung.value} {attack.name}",
-            AttackFigures,
-            lambda: self._attacked(attack),
-            *self._decides(attack),
-            *self._seeds(attack),
-            *self.nothing._seeds(attack),
-            sorted(self.setting.floor_scores),
-        )
-
-    def _attacked(self, attack: Attack) -> AttackFigures:
-        test, others = self.setting.test.cohort, self.setting.others
-        kinds = [kind for kind in Linkage if PART_OF[kind] not in self.setting.not_measurable]
-        scores = self._scores(attack)
-        on_test = [matrix[:, : len(test)] for matrix in scores]
-        seeds = tuple({kind: seed_auc(test, matrix, kind) for kind in kinds} for matrix in on_test)
-        above_floor = self._above_floor(on_test)
-        if self.is_control:
-            control = {kind: float(np.mean([each[kind] for each in seeds])) for kind in kinds}
-            control_above_floor = above_floor
-        else:
-            of_nothing = self.nothing.attack_figures(attack)
-            control = dict(of_nothing.on_originals)
-            control_above_floor = of_nothing.above_floor
-        return AttackFigures(
-            rung=attack.rung,
-            name=attack.name,
-            trained_on=attack.trained_on(self.known),
-            seeds=seeds,
-            linkage={
-                kind: linkage_figures(
-                    test, scores, kind, self.seed, None if others is None else others.cohort
-                )
-                for kind in kinds
-            },
-            on_originals=control,
-            learned_from_copies=attack.learns_from_copies,
-            above_floor=above_floor,
-            control_above_floor=control_above_floor,
-        )
-
-    def _above_floor(self, scores: Sequence[np.ndarray]) -> Estimate:
-        """Return how far the follow-up AUC lies above that of who knows the labels alone."""
-        floor = self.setting.floor_scores.get(Fact.LABELS.value)
-        if floor is None:
-            return NOTHING
-        return auc_difference(
-            self.setting.test.cohort, scores, [floor], Linkage.FOLLOW_UP, self.seed
-        )
-
-    def _scores(self, attack: Attack) -> list[np.ndarray]:
-        """Return one matrix (test, gallery) per seed of the attacker, the right way up."""
-        return [self._scores_of_seed(attack, seed)["test"] for seed in self._seeds(attack)]
-
-    def _scores_of_seed(self, attack: Attack, seed: int) -> dict[str, np.ndarray]:
-        """Return scores of the first copies, and of each further one against the test images."""
-        gallery = self.setting.test
-        if self.setting.others is not None:
-            gallery = gallery.joined(self.setting.others)
-
-        def attacked() -> dict[str, np.ndarray]:
-            linker = attack.train(self.known, seed)
-            sign = 1.0
-            if attack.is_learned:
-                select = self.known.select
-                scores = linker(self.known.select_copies, select)
-                sign = oriented(select.cohort, scores, self.seed)
-            first, *further = self._each_copy(attack)
-            found = {"test": sign * linker(first, gallery)}
-            for number, copies in enumerate(further, start=1):
-                found[f"copy {number}"] = sign * linker(copies, self.setting.test)
-            return found
-
-        name = f"{self.method.name} {attack.rung.value} {attack.name} seed {seed}"
-        return self.setting.steps.arrays(name, attacked, *self._decides(attack), seed)
-
-    def _each_copy(self, attack: Attack) -> list[Copies]:
-        """Return the copies with each version in turn as the first, which most attackers take."""
-        copies = self._test_copies
-        turns = 1 if attack.rung is Rung.AVERAGING else len(copies.pixels)
-        return [Copies(copies.cohort, copies.pixels.roll(-turn, 0)) for turn in range(turns)]
-
-    def _seeds(self, attack: Attack) -> range:
-        number = self.plan.control_seeds if self.is_control else self.plan.seeds
-        return range(self.seed, self.seed + (number if attack.is_learned else 1))
-
-    def _decides(self, attack: Attack) -> tuple[object, ...]:
-        return (*self.decided_by, attack.fingerprint, self.setting.others is not None)
-
-    @cached_property
-    def _test_copies(self) -> Copies:
-        return self._copies(self.setting.test, self.plan.test_versions)
-
-    def _copies(self, originals: Originals, versions: int) -> Copies:
-        pixels = redrawn_copies(
-            self.method,
-            originals.cohort,
-            originals.pixels,
-            versions,
-            self.seed,
-            self.setting.options.cache_dir,
-        )
-        return Copies(originals.cohort, pixels)
 
     def _utility(self) -> Utility:
         setting = self.setting
@@ -232,7 +100,7 @@ class MethodRun:
             lambda: measure_utility(
                 setting.test.cohort,
                 _floats(setting.test.pixels),
-                _floats(self._test_copies.pixels[0]),
+                _floats(self.copies.test.pixels[0]),
                 setting.evaluators.classifier,
                 self.seed,
                 select=select.cohort,
@@ -264,7 +132,7 @@ class MethodRun:
         def measured() -> Quality:
             return measure_quality(
                 _floats(setting.test.pixels),
-                _floats(self._test_copies.pixels[0]),
+                _floats(self.copies.test.pixels[0]),
                 [ClassifierEncoder(setting.evaluators.classifier), *map(load_encoder, encoders)],
                 self.seed,
             )
@@ -315,13 +183,12 @@ class MethodRun:
         return [self._readings(seed) for seed in self._attribute_seeds()]
 
     def _attribute_seeds(self) -> range:
-        number = self.plan.control_seeds if self.is_control else self.plan.seeds
-        return range(self.seed, self.seed + number)
+        return range(self.seed, self.seed + self.seeds)
 
     def _readings(self, seed: int) -> Readings:
         def read() -> dict[str, np.ndarray]:
             config = self.setting.options.attackers.attributes
-            return vars(read_attributes(self.known, self._test_copies, config, seed))
+            return vars(read_attributes(self.known, self.copies.test, config, seed))
 
         name = f"{self.method.name} attributes seed {seed}"
         return Readings(**self.setting.steps.arrays(name, read, *self._decides_attributes(), seed))
@@ -331,14 +198,14 @@ class MethodRun:
 
     def _subgroups(self, figures: MethodFigures) -> tuple[Subgroup, ...]:
         """Measure the groups under the worst attacker of the whole."""
-        attack = self._worst(figures)
+        attack = self.attacks.worst(figures)
         if attack is None:
             return ()
         test = self.setting.test.cohort
 
         def measured() -> tuple[Subgroup, ...]:
-            scores = [matrix[:, : len(test)] for matrix in self._scores(attack)]
-            copies = _floats(self._test_copies.pixels[0])
+            scores = [matrix[:, : len(test)] for matrix in self.attacks.scores(attack)]
+            copies = _floats(self.copies.test.pixels[0])
             logits = read_findings(self.setting.evaluators.classifier, copies).numpy()
             return measure_subgroups(test, scores, logits, self.seed)
 
@@ -346,41 +213,9 @@ class MethodRun:
             f"{self.method.name} subgroups",
             tuple[Subgroup, ...],
             measured,
-            *self._decides(attack),
-            *self._seeds(attack),
+            *self.attacks.decides(attack),
+            *self.attacks.seeds_of(attack),
         )
-
-    def _exposure(self, figures: MethodFigures) -> Exposure | None:
-        """Measure how the risk is spread over patients under the worst attacker of the whole."""
-        attack = self._worst(figures)
-        if attack is None:
-            return None
-        test = self.setting.test.cohort
-
-        def measured() -> Exposure | None:
-            of_seeds = [self._scores_of_seed(attack, seed) for seed in self._seeds(attack)]
-            of_copies = [
-                [scores[name][:, : len(test)] for scores in of_seeds] for name in of_seeds[0]
-            ]
-            return measure_exposure(
-                test, of_copies, f"{attack.rung.value} {attack.name}", self.seed
-            )
-
-        return self.setting.steps.record(
-            f"{self.method.name} exposure",
-            Exposure | None,
-            measured,
-            *self._decides(attack),
-            *self._seeds(attack),
-        )
-
-    def _worst(self, figures: MethodFigures) -> Attack | None:
-        """Return the attacker who links best to the same image."""
-        worst = figures.worst(Linkage.SAME_IMAGE)
-        for attack in self.setting.attacks:
-            if worst is not None and (attack.rung, attack.name) == (worst.rung, worst.name):
-                return attack
-        return None
 
 
 def _floats(pixels: torch.Tensor) -> torch.Tensor:

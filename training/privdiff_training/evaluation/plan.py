@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from privdiff_training.evaluation.record import Plan, Rung, Size
+from privdiff_training.evaluation.attack_record import Rung
+from privdiff_training.evaluation.record import Plan, Size
 
 PLANS = {
     Size.QUICK: Plan(
         rungs=frozenset({Rung.FIXED, Rung.METADATA}),
         seeds=1,
+        baseline_seeds=1,
         control_seeds=1,
         versions=1,
         test_versions=1,
@@ -18,10 +20,22 @@ PLANS = {
         members=0,
         attributes=False,
         reader_steps=0,
+        gallery_versions=0,
     ),
     Size.DEFAULT: Plan(
-        rungs=frozenset({Rung.FIXED, Rung.MATCHED_RETRAINING, Rung.METRIC_LEARNING, Rung.METADATA}),
+        rungs=frozenset(
+            {
+                Rung.FIXED,
+                Rung.MATCHED_RETRAINING,
+                Rung.METRIC_LEARNING,
+                Rung.METADATA,
+                Rung.AVERAGING,
+                Rung.REDRAWN_GALLERY,
+                Rung.READINGS,
+            }
+        ),
         seeds=3,
+        baseline_seeds=1,
         control_seeds=1,
         versions=2,
         test_versions=2,
@@ -29,11 +43,13 @@ PLANS = {
         drawn=100,
         members=300,
         attributes=True,
-        reader_steps=300,
+        reader_steps=600,
+        gallery_versions=1,
     ),
     Size.FULL: Plan(
         rungs=frozenset(Rung),
         seeds=5,
+        baseline_seeds=5,
         control_seeds=5,
         versions=2,
         test_versions=4,
@@ -41,7 +57,8 @@ PLANS = {
         drawn=500,
         members=1000,
         attributes=True,
-        reader_steps=800,
+        reader_steps=1500,
+        gallery_versions=2,
     ),
 }
 
@@ -69,6 +86,8 @@ def reasons_not_to_run(
             reasons[rung.value] = too_small
         elif rung is Rung.AVERAGING and plan.test_versions < 2:
             reasons[rung.value] = f"{too_small}, which makes one copy of an image"
+        elif rung is Rung.REDRAWN_GALLERY and not plan.gallery_versions:
+            reasons[rung.value] = f"{too_small}, which redraws no gallery"
         elif rung is Rung.FROZEN_ENCODER and not has_encoders:
             reasons[rung.value] = (
                 "no public encoder on disk was named: --attackers FILE with the key encoders"

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from privdiff_training.cohort import Cohort
+from privdiff_training.evaluation.attack_record import Retrieval
 from privdiff_training.evaluation.linkage import Linkage, LinkageTrial
-from privdiff_training.evaluation.record import Retrieval
 from privdiff_training.evaluation.statistics import bootstrap_figures, of_patients
 
 SMALL_GALLERY = 100

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from privdiff_training.evaluation.attack_record import RocCurve
 from privdiff_training.evaluation.linkage import LinkageTrial
-from privdiff_training.evaluation.record import RocCurve
 
 RATES = np.concatenate([[0.0], np.logspace(-4, 0, 49)])
 

@@ -12,21 +12,22 @@ import numpy as np
 
 from privdiff_infer.model.bundle import BundleInfo, read_bundle
 from privdiff_training.cohort import read_manifest
+from privdiff_training.evaluation.attack_record import Rung
 from privdiff_training.evaluation.attacks.attack import Attack, Copies, Known, Originals
 from privdiff_training.evaluation.attacks.config import AttackersConfig
-from privdiff_training.evaluation.attacks.embedding import weights_fingerprint
+from privdiff_training.evaluation.attacks.embedding import FixedVerifier, weights_fingerprint
 from privdiff_training.evaluation.attacks.ladder import ladder
 from privdiff_training.evaluation.attacks.metadata import Fact, floors
 from privdiff_training.evaluation.cohort_limits import FLOORS, floor_name, not_measurable
 from privdiff_training.evaluation.methods.method import hash_of
 from privdiff_training.evaluation.networks import Evaluators
 from privdiff_training.evaluation.plan import PLANS, reasons_not_to_run
-from privdiff_training.evaluation.record import Rung, Size
+from privdiff_training.evaluation.record import Size
 from privdiff_training.evaluation.roles import Roles
 from privdiff_training.evaluation.steps import Steps
 from privdiff_training.images import load_images
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raised whenever attackers or figures change: steps under another number are done again."""
 
 
@@ -103,6 +104,8 @@ class Setting:
         Which are not, and why.
     not_measurable
         What the cohort cannot show, and why.
+    fixed
+        The verifier that saw no copy, which trained attackers are compared with.
     """
 
     def __init__(self, options: EvaluationOptions, output: Path) -> None:
@@ -130,9 +133,10 @@ class Setting:
         self.not_run = reasons_not_to_run(
             self.plan, options.size, options.rungs, bool(options.attackers.encoders)
         )
-        every = ladder(options.evaluators / "identity", options.attackers)
+        every = ladder(options.evaluators, options.bundle, options.attackers)
         wanted = options.rungs if options.rungs is not None else self.plan.rungs
         self.plan = replace(self.plan, rungs=wanted)
+        self.fixed = FixedVerifier(options.evaluators / "identity")
         self.attacks: tuple[Attack, ...] = tuple(
             attack for attack in every if attack.rung.value not in self.not_run
         )
@@ -151,6 +155,7 @@ class Setting:
             self.images["attacker_train"],
             self.images["attacker_select"],
             copy=_no_copies,
+            copy_anew=_no_copies,
         )
         queries = Copies(self.test.cohort, self.test.pixels[None])
         return {

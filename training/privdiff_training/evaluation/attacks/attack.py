@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from privdiff_training.cohort import Cohort
-from privdiff_training.evaluation.record import Rung
+from privdiff_training.evaluation.attack_record import Rung
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,19 @@ class Known:
         Originals that the attacker trains on, and stops by.
     copy
         The tool: makes copies of originals, always the same ones.
+    copy_anew
+        The tool with seeds of the attacker's own: of no original does it make a copy that `copy`
+        makes, or that was released.
+    memory
+        What attackers have learned from all this and may use again, by fingerprint and seed.
     """
 
     reference: Originals
     train: Originals
     select: Originals
     copy: Callable[[Originals], Copies] = field(repr=False)
+    copy_anew: Callable[[Originals], Copies] = field(repr=False)
+    memory: dict[tuple[str, int], Any] = field(init=False, repr=False, default_factory=dict)
 
     @cached_property
     def train_copies(self) -> Copies:
@@ -87,8 +94,17 @@ class Known:
         return self.copy(self.select)
 
 
+Curve = tuple[tuple[int, float], ...]
+"""Steps of a training, each with the loss on the select patients."""
+
+
 class Linker(Protocol):
     """Tells how alike the person of a copy and the person of an original are."""
+
+    @property
+    def curve(self) -> Curve:
+        """How its training went; empty if nothing was trained in steps."""
+        ...
 
     def __call__(self, queries: Copies, gallery: Originals) -> np.ndarray:
         """Return scores of shape (queries, gallery), float64; higher means more alike.
@@ -96,6 +112,18 @@ class Linker(Protocol):
         A linker that uses one copy of each image takes the first.
         """
         ...
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A function of queries and gallery as a linker."""
+
+    link: Callable[[Copies, Originals], np.ndarray]
+    curve: Curve = ()
+
+    def __call__(self, queries: Copies, gallery: Originals) -> np.ndarray:
+        """Return scores; see `Linker`."""
+        return self.link(queries, gallery)
 
 
 class Attack(Protocol):
@@ -113,12 +141,20 @@ class Attack(Protocol):
 
     @property
     def is_learned(self) -> bool:
-        """Whether anything is trained: then seeds matter, and its scores may be upside down."""
+        """Whether its training draws at random, so that seeds matter."""
         ...
 
     @property
     def learns_from_copies(self) -> bool:
-        """Whether it is trained on copies by the tool that it attacks."""
+        """Whether it is fitted to copies by the tool that it attacks.
+
+        Its scores may then be upside down.
+        """
+        ...
+
+    @property
+    def redraws_gallery(self) -> bool:
+        """Whether it redraws all of a gallery, which is then that of the test patients alone."""
         ...
 
     @property

@@ -42,7 +42,7 @@ class FitConfig(Strict):
 class SiameseConfig(FitConfig):
     """Keys of A1 and A2."""
 
-    steps: int = Field(300, ge=1, description="Updates at most.")
+    steps: int = Field(400, ge=1, description="Updates at most.")
     batch_size: int = Field(32, ge=2, description="Pairs of one update, half of one person.")
     backbone: BackboneConfig = SMALL
     features: int = Field(128, ge=2, description="Features whose differences are judged.")
@@ -51,13 +51,13 @@ class SiameseConfig(FitConfig):
 class MetricConfig(FitConfig):
     """Keys of A3. It starts from the weights of A0, so it has no backbone of its own."""
 
-    steps: int = Field(60, ge=1, description="Updates at most.")
+    steps: int = Field(240, ge=1, description="Updates at most.")
     batch_size: int = Field(
-        16, ge=2, description="Patients of one update; each is seen in three images."
+        12, ge=2, description="Patients of one update; each is seen in three images."
     )
-    learning_rate: float = Field(3e-4, gt=0, description="Of AdamW; falls as a cosine.")
-    judge_every: int = Field(10, ge=1, description="Steps between looks at the select patients.")
-    patience: int = Field(3, ge=1, description="Looks without gain after which training ends.")
+    learning_rate: float = Field(5e-4, gt=0, description="Of AdamW; falls as a cosine.")
+    judge_every: int = Field(20, ge=1, description="Steps between looks at the select patients.")
+    patience: int = Field(5, ge=1, description="Looks without gain after which training ends.")
     augmentation: Literal["none", "light", "strong"] = Field(
         "strong", description="Of training images, beside the noise of the tool itself."
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +12,15 @@ from torch.nn import functional
 
 from privdiff_infer.model.bundle import file_sha256
 from privdiff_infer.model.critics import IdentityEmbedder
-from privdiff_training.evaluation.attacks.attack import Copies, Known, Linker, Originals
+from privdiff_training.evaluation.attack_record import Rung
+from privdiff_training.evaluation.attacks.attack import (
+    Copies,
+    Curve,
+    Known,
+    Originals,
+)
 from privdiff_training.evaluation.attacks.fitting import in_batches
 from privdiff_training.evaluation.methods.method import hash_of
-from privdiff_training.evaluation.record import Rung
 
 Embed = Callable[[Tensor], Tensor]
 """From images (n, 1, s, s), float32 in [0, 1], to vectors (n, d)."""
@@ -27,6 +31,7 @@ class CosineLinker:
     """Compares vectors of the first copy and of the originals."""
 
     embed: Embed
+    curve: Curve = ()
 
     def __call__(self, queries: Copies, gallery: Originals) -> np.ndarray:
         """Return cosines; see `Linker`."""
@@ -58,6 +63,7 @@ class FixedVerifier:
     name = "fixed verifier"
     is_learned = False
     learns_from_copies = False
+    redraws_gallery = False
 
     @property
     def fingerprint(self) -> str:
@@ -75,59 +81,6 @@ class FixedVerifier:
     def train(self, known: Known, seed: int) -> CosineLinker:
         """Train nothing."""
         return CosineLinker(self.verifier())
-
-
-class Space(str, Enum):
-    """Where copies are averaged."""
-
-    EMBEDDINGS = "embeddings"
-    PIXELS = "pixels"
-
-
-@dataclass(frozen=True)
-class Averaging:
-    """A8: several releases of one image are averaged, so that their noise goes.
-
-    Attributes
-    ----------
-    verifier
-        Who looks at the average.
-    space
-        Where it is taken.
-    """
-
-    verifier: FixedVerifier
-    space: Space
-    rung = Rung.AVERAGING
-    is_learned = False
-    learns_from_copies = False
-
-    @property
-    def name(self) -> str:
-        """Where the average is taken."""
-        return f"average of copies, {self.space.value}"
-
-    @property
-    def fingerprint(self) -> str:
-        """Of verifier and space."""
-        return hash_of(self.verifier.fingerprint, self.space)
-
-    def trained_on(self, known: Known) -> str:
-        """Say that it saw no copy."""
-        return self.verifier.trained_on(known)
-
-    def train(self, known: Known, seed: int) -> Linker:
-        """Train nothing."""
-        linker = self.verifier.train(known, seed)
-
-        def link(queries: Copies, gallery: Originals) -> np.ndarray:
-            if self.space is Space.PIXELS:
-                mean = queries.pixels.float().mean(0, keepdim=True).round().byte()
-                return linker(Copies(queries.cohort, mean), gallery)
-            vectors = [in_batches(linker.embed, version) for version in queries.pixels]
-            return cosines(sum(vectors[1:], vectors[0]), linker.of(gallery))
-
-        return link
 
 
 def weights_fingerprint(path: Path) -> str:

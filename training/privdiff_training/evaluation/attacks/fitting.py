@@ -10,6 +10,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn import functional
 
+from privdiff_training.evaluation.attacks.attack import Curve
 from privdiff_training.evaluation.attacks.config import FitConfig
 from privdiff_training.sampling import generator_for
 
@@ -19,10 +20,14 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Fitted:
-    """How a training went: the step whose weights were kept, and its judgement."""
+    """How a training went: the judgement of every step that was judged; the best one was kept."""
 
-    step: int
-    judgement: float
+    curve: Curve
+
+    @property
+    def step(self) -> int:
+        """The step whose weights were kept."""
+        return min(self.curve, key=lambda point: point[1])[0]
 
 
 def fit(
@@ -56,7 +61,8 @@ def fit(
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
     network.requires_grad_(True)
-    best, kept = Fitted(0, _judged(network, judge)), _weights(network)
+    curve = [(0, _judged(network, judge))]
+    best, kept = curve[0], _weights(network)
     with Progress() as progress:
         task = progress.add_task(title, total=config.steps)
         for step in range(1, config.steps + 1):
@@ -70,14 +76,14 @@ def fit(
             progress.update(task, completed=step)
             if step % config.judge_every and step < config.steps:
                 continue
-            judgement = _judged(network, judge)
-            if judgement < best.judgement:
-                best, kept = Fitted(step, judgement), _weights(network)
-            elif step - best.step >= config.patience * config.judge_every:
+            curve.append((step, _judged(network, judge)))
+            if curve[-1][1] < best[1]:
+                best, kept = curve[-1], _weights(network)
+            elif step - best[0] >= config.patience * config.judge_every:
                 break
     network.load_state_dict(kept)
     network.eval().requires_grad_(False)
-    return best
+    return Fitted(tuple(curve))
 
 
 def resampled(pixels: Tensor, size: int) -> Tensor:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from privdiff_training.evaluation.attack_record import Rung
 from privdiff_training.evaluation.attacks.attack import Known
 from privdiff_training.evaluation.attacks.config import EncoderConfig
 from privdiff_training.evaluation.attacks.embedding import CosineLinker, weights_fingerprint
 from privdiff_training.evaluation.methods.method import hash_of
 from privdiff_training.evaluation.public_encoders import load_encoder
-from privdiff_training.evaluation.record import Rung
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class FrozenEncoder:
     rung = Rung.FROZEN_ENCODER
     is_learned = False
     learns_from_copies = False
+    redraws_gallery = False
 
     @property
     def name(self) -> str:

@@ -10,17 +10,18 @@ from monai.networks.nets.unet import UNet
 from torch import Tensor
 from torch.nn import functional
 
+from privdiff_training.evaluation.attack_record import Rung
 from privdiff_training.evaluation.attacks.attack import (
     Attack,
     Copies,
+    Curve,
     Known,
-    Linker,
     Originals,
+    Scores,
 )
 from privdiff_training.evaluation.attacks.config import InverterConfig
 from privdiff_training.evaluation.attacks.fitting import fit, in_batches, resampled
 from privdiff_training.evaluation.methods.method import hash_of
-from privdiff_training.evaluation.record import Rung
 from privdiff_training.sampling import generator_for
 
 
@@ -41,6 +42,7 @@ class Inversion:
     rung = Rung.INVERSION
     is_learned = True
     learns_from_copies = True
+    redraws_gallery = False
 
     @property
     def name(self) -> str:
@@ -60,9 +62,9 @@ class Inversion:
             f"then: {self.then.trained_on(known)}"
         )
 
-    def train(self, known: Known, seed: int) -> Linker:
+    def train(self, known: Known, seed: int) -> Scores:
         """Train the inverter by the mean absolute error, then who looks."""
-        inverter = _trained(known, self.config, seed)
+        inverter, curve = _trained(known, self.config, seed)
 
         def recovered(copies: Copies) -> Copies:
             small = resampled(copies.pixels, self.config.image_size)
@@ -70,17 +72,20 @@ class Inversion:
             pixels = (flat * 255).round().byte().unflatten(0, small.shape[:2])
             return Copies(copies.cohort, pixels)
 
-        linker = self.then.train(
-            replace(known, copy=lambda originals: recovered(known.copy(originals))), seed
+        of_recovered = replace(  # with a memory of its own
+            known,
+            copy=lambda originals: recovered(known.copy(originals)),
+            copy_anew=lambda originals: recovered(known.copy_anew(originals)),
         )
+        linker = self.then.train(of_recovered, seed)
 
         def link(queries: Copies, gallery: Originals) -> np.ndarray:
             return linker(recovered(queries), gallery)
 
-        return link
+        return Scores(link, curve)
 
 
-def _trained(known: Known, config: InverterConfig, seed: int) -> UNet:
+def _trained(known: Known, config: InverterConfig, seed: int) -> tuple[UNet, Curve]:
     torch.manual_seed(generator_for(seed, "inverter").initial_seed())
     network = UNet(
         spatial_dims=2,
@@ -106,8 +111,8 @@ def _trained(known: Known, config: InverterConfig, seed: int) -> UNet:
         recovered = in_batches(lambda part: _recover(network, part), select_copies)
         return float(functional.l1_loss(recovered, select))
 
-    fit(network, loss, judge, config, seed, f"A7 inverter seed {seed}")
-    return network
+    fitted = fit(network, loss, judge, config, seed, f"A7 inverter seed {seed}")
+    return network, fitted.curve
 
 
 def _recover(network: UNet, copies: Tensor) -> Tensor:

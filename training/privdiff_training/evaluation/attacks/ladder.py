@@ -5,26 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 
 from privdiff_training.evaluation.attacks.attack import Attack
+from privdiff_training.evaluation.attacks.averaging import Averaging, Space
 from privdiff_training.evaluation.attacks.config import AttackersConfig
-from privdiff_training.evaluation.attacks.embedding import Averaging, FixedVerifier, Space
+from privdiff_training.evaluation.attacks.embedding import FixedVerifier
 from privdiff_training.evaluation.attacks.frozen_encoder import FrozenEncoder
 from privdiff_training.evaluation.attacks.inversion import Inversion
 from privdiff_training.evaluation.attacks.metric_learning import MetricLearning
+from privdiff_training.evaluation.attacks.readings import ByReadings
+from privdiff_training.evaluation.attacks.redrawn_gallery import RedrawnGallery
 from privdiff_training.evaluation.attacks.shape import ShapeAttack
 from privdiff_training.evaluation.attacks.siamese import Partner, SiameseAttack
 
 
-def ladder(verifier: Path, config: AttackersConfig) -> tuple[Attack, ...]:
+def ladder(evaluators: Path, bundle: Path, config: AttackersConfig) -> tuple[Attack, ...]:
     """Return the attackers of images; the floors of A6 are `metadata.floors`.
 
     Parameters
     ----------
-    verifier
-        Folder of the verifier that was trained on originals.
+    evaluators
+        Folder of the verifier and the classifier that were trained on originals.
+    bundle
+        Folder of the tool, whose own reader an attacker has too.
     config
         How they are trained, and which public encoders there are.
     """
-    fixed = FixedVerifier(verifier)
+    fixed = FixedVerifier(evaluators / "identity")
+    readings = (
+        ByReadings(evaluators / "reader", "the project's classifier"),
+        ByReadings(bundle / "reader", "the bundle's own reader"),
+    )
     strong = MetricLearning(fixed, config.metric)
     return (
         fixed,
@@ -36,4 +45,7 @@ def ladder(verifier: Path, config: AttackersConfig) -> tuple[Attack, ...]:
         Inversion(fixed, config.inverter),
         Inversion(strong, config.inverter),
         *(Averaging(fixed, space) for space in Space),
+        Averaging(strong, Space.EMBEDDINGS),
+        *(RedrawnGallery(then) for then in (fixed, strong, *readings)),
+        *readings,
     )

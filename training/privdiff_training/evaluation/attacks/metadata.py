@@ -14,10 +14,10 @@ from sklearn.preprocessing import StandardScaler
 from privdiff_infer.errors import CohortError
 from privdiff_infer.vocabulary import FindingState
 from privdiff_training.cohort import Cohort
-from privdiff_training.evaluation.attacks.attack import Copies, Known, Linker, Originals
+from privdiff_training.evaluation.attack_record import Rung
+from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals, Scores
 from privdiff_training.evaluation.linkage import Linkage, LinkageTrial
 from privdiff_training.evaluation.methods.method import hash_of
-from privdiff_training.evaluation.record import Rung
 
 STRANGERS = 20_000
 """Pairs of strangers that are learned from, at most."""
@@ -51,6 +51,7 @@ class MetadataAttack:
     rung = Rung.METADATA
     is_learned = False
     learns_from_copies = False
+    redraws_gallery = False
 
     @property
     def name(self) -> str:
@@ -68,7 +69,7 @@ class MetadataAttack:
         """Say whose facts."""
         return f"facts of {len(known.reference) + len(known.train)} images, no pixel"
 
-    def train(self, known: Known, seed: int) -> Linker:
+    def train(self, known: Known, seed: int) -> Scores:
         """Fit the regression.
 
         Raises
@@ -104,7 +105,7 @@ class MetadataAttack:
             scores = model.decision_function(tables.reshape(-1, tables.shape[-1]))
             return np.asarray(scores, float).reshape(tables.shape[:2])
 
-        return link
+        return Scores(link)
 
 
 def floors(facts: Sequence[Fact] = tuple(Fact)) -> tuple[MetadataAttack, ...]:

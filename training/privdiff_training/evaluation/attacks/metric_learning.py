@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from privdiff_infer.model.critics import IdentityEmbedder
+from privdiff_training.evaluation.attack_record import Rung
 from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals
 from privdiff_training.evaluation.attacks.config import MetricConfig
 from privdiff_training.evaluation.attacks.embedding import CosineLinker, FixedVerifier
 from privdiff_training.evaluation.attacks.fitting import fit, in_batches, resampled
 from privdiff_training.evaluation.methods.method import hash_of
-from privdiff_training.evaluation.record import Rung
 from privdiff_training.sampling import Share, batch_rows
 from privdiff_training.siblings import drawn_partners, favouring_several, siblings
 from privdiff_training.stages.identity import supervised_contrastive
@@ -42,6 +42,7 @@ class MetricLearning:
     name = "metric learning from the fixed verifier"
     is_learned = True
     learns_from_copies = True
+    redraws_gallery = False
 
     @property
     def fingerprint(self) -> str:
@@ -58,7 +59,14 @@ class MetricLearning:
         )
 
     def train(self, known: Known, seed: int) -> CosineLinker:
-        """Train; the best weights on the select patients may be the first ones."""
+        """Train, or take what was trained before; the best weights may be the first ones."""
+        key = (self.fingerprint, seed)
+        if key not in known.memory:
+            known.memory[key] = self._trained(known, seed)
+        linker: CosineLinker = known.memory[key]
+        return linker
+
+    def _trained(self, known: Known, seed: int) -> CosineLinker:
         network = self.start.verifier()
         size, temperature = self.config.image_size, self.config.temperature
         with_copies = _Views(known.train, known.train_copies, size)
@@ -74,7 +82,7 @@ class MetricLearning:
             units = [unit for _, units in groups for unit in units]
             return supervised_contrastive(network(images), units, temperature)
 
-        fit(
+        fitted = fit(
             network,
             loss,
             lambda: select.cross_entropy(network),
@@ -82,7 +90,7 @@ class MetricLearning:
             seed,
             f"{self.rung.value} seed {seed}",
         )
-        return CosineLinker(network)
+        return CosineLinker(network, fitted.curve)
 
 
 class _Views:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from privdiff_training.evaluation.attacks.attack import Copies, Known, Linker, Originals
+from privdiff_training.evaluation.attack_record import Rung
+from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals, Scores
 from privdiff_training.evaluation.attacks.fitting import resampled
 from privdiff_training.evaluation.lung_fields import lung_fields
 from privdiff_training.evaluation.methods.method import hash_of
-from privdiff_training.evaluation.record import Rung
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class ShapeAttack:
     name = "overlap of the lung fields"
     is_learned = False
     learns_from_copies = False
+    redraws_gallery = False
 
     @property
     def fingerprint(self) -> str:
@@ -42,7 +43,7 @@ class ShapeAttack:
         """Say that nothing is learned."""
         return "nothing; masks by threshold and shape"
 
-    def train(self, known: Known, seed: int) -> Linker:
+    def train(self, known: Known, seed: int) -> Scores:
         """Train nothing."""
 
         def link(queries: Copies, gallery: Originals) -> np.ndarray:
@@ -52,7 +53,7 @@ class ShapeAttack:
             both = 2 * first @ second.T
             return np.divide(both, total, out=np.zeros_like(both), where=total > 0)
 
-        return link
+        return Scores(link)
 
     def _masks(self, pixels: Tensor) -> np.ndarray:
         """Return masks (n, image_size ** 2), float64, of images (n, 1, s, s), uint8."""

@@ -19,12 +19,12 @@ from torch.nn import functional
 from privdiff_infer.errors import CohortError
 from privdiff_infer.model.critics import build_backbone, prepared
 from privdiff_training.cohort import Cohort
-from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals
+from privdiff_training.evaluation.attack_record import Rung
+from privdiff_training.evaluation.attacks.attack import Copies, Curve, Known, Originals
 from privdiff_training.evaluation.attacks.config import SiameseConfig
 from privdiff_training.evaluation.attacks.fitting import fit, in_batches, resampled
 from privdiff_training.evaluation.linkage import Linkage, LinkageTrial
 from privdiff_training.evaluation.methods.method import hash_of
-from privdiff_training.evaluation.record import Rung
 from privdiff_training.sampling import Share, batch_rows, generator_for
 from privdiff_training.siblings import drawn_partners, favouring_several, siblings
 
@@ -70,6 +70,7 @@ class SiameseLinker:
     """Compares the first copy with every original."""
 
     network: SiameseNetwork
+    curve: Curve
 
     def __call__(self, queries: Copies, gallery: Originals) -> np.ndarray:
         """Return logits; see `Linker`."""
@@ -96,6 +97,7 @@ class SiameseAttack:
     config: SiameseConfig = field(default_factory=SiameseConfig)
     is_learned = True
     learns_from_copies = True
+    redraws_gallery = False
 
     @property
     def rung(self) -> Rung:
@@ -141,8 +143,8 @@ class SiameseAttack:
             )
             return float(_cross_entropy(logits, same))
 
-        fit(network, loss, judge, self.config, seed, f"{self.rung.value} seed {seed}")
-        return SiameseLinker(network)
+        fitted = fit(network, loss, judge, self.config, seed, f"{self.rung.value} seed {seed}")
+        return SiameseLinker(network, fitted.curve)
 
 
 class _Pairs:

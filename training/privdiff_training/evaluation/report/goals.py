@@ -204,8 +204,8 @@ def _certified(goal: Goal, point: MethodFigures) -> Goal:
     if goal.verdict is not Verdict.MET or certifying(point):
         return goal
     remark = (
-        "no attacker that learned from copies clearly beats the floor on originals, so this "
-        "certifies nothing"
+        "no attacker that trained on copies learned more than the fixed verifier knows and clearly "
+        "beats the floor on originals, so this certifies nothing"
         if any(attack.learned_from_copies for attack in point.attacks)
         else "no attacker that learns from copies was run, so this certifies nothing"
     )

@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from math import isfinite, isnan
 
+from privdiff_training.evaluation.attack_record import AttackFigures, Retrieval, Rung
 from privdiff_training.evaluation.linkage import Linkage
-from privdiff_training.evaluation.record import (
-    AttackFigures,
-    Evaluation,
-    MethodFigures,
-    Retrieval,
-    Rung,
-)
+from privdiff_training.evaluation.record import Evaluation, MethodFigures
 from privdiff_training.evaluation.statistics import NOTHING, Estimate
 
 LABELS_FLOOR = "labels"
@@ -45,16 +40,25 @@ def doubt(attack: AttackFigures) -> str:
         return ""
     if isnan(attack.control_above_floor.low):
         return "no control on originals, or no floor"
-    return "too weak to certify anything: does not clearly beat the floor on originals"
+    patients = attack.control_above_floor.patients
+    return (
+        "too weak to certify anything: does not clearly beat the floor on originals, over "
+        f"{patients} patient{'' if patients == 1 else 's'} with several images"
+    )
 
 
 def certifying(method: MethodFigures) -> list[AttackFigures]:
     """Return the attackers whose failure says something.
 
-    They learned from copies of the method that they attack, as an intruder who owns the tool would,
-    and would know people if nothing were done.
+    They learned from copies of the method that they attack, as an intruder who owns the tool would:
+    more than the fixed verifier knows, on the patients whom they stopped by. And they would know
+    people if nothing were done.
     """
-    return [attack for attack in method.attacks if attack.learned_from_copies and not doubt(attack)]
+    return [
+        attack
+        for attack in method.attacks
+        if attack.training and attack.training.beyond_fixed.value > 0 and not doubt(attack)
+    ]
 
 
 def linkage_of(method: MethodFigures, kind: Linkage) -> Estimate:

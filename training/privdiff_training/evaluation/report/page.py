@@ -13,8 +13,9 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from privdiff_infer.release import write_atomically
+from privdiff_training.evaluation.attack_record import Rung
 from privdiff_training.evaluation.linkage import Linkage
-from privdiff_training.evaluation.record import Evaluation, MethodFigures, Rung
+from privdiff_training.evaluation.record import Evaluation, MethodFigures
 from privdiff_training.evaluation.report import charts, words
 from privdiff_training.evaluation.report.goals import Verdict, judge
 from privdiff_training.evaluation.report.judgement import (

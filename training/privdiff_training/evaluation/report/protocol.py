@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import isfinite
 
+from privdiff_training.evaluation.attack_record import Exposure, Rung
 from privdiff_training.evaluation.findings import MIN_POSITIVES
-from privdiff_training.evaluation.record import Evaluation, Exposure, Rung
+from privdiff_training.evaluation.record import Evaluation
 from privdiff_training.evaluation.statistics import Estimate
 
 
 def size_words(evaluation: Evaluation) -> str:
     """Say what a run of this size does."""
     plan = evaluation.plan
-    rungs = ", ".join(sorted(plan.rungs))
+    rungs = ", ".join(rung.value for rung in Rung if rung in plan.rungs)
     test = f"at most {plan.test_images} test images" if plan.test_images else "all test images"
     return (
         f"attackers {rungs}; {_count(plan.seeds, 'seed')} of each that learns, "
-        f"{_count(plan.control_seeds, 'seed')} of its control; {test}, "
+        f"{plan.baseline_seeds} against other methods, {plan.control_seeds} of its control; "
+        f"{test}, "
         f"{_count(plan.test_versions, 'redrawn version')} of each"
     )
 
@@ -69,8 +71,8 @@ def exposure_words(exposure: Exposure) -> str:
     if isfinite(exposure.of_the_most_exposed):
         words.append(
             f"The most exposed tenth of the patients has {exposure.of_the_most_exposed:.0%} of all "
-            f"findings; it would have {exposure.of_the_most_exposed_by_chance:.0%} if as many were "
-            "dealt out by lot."
+            f"first places; it would have {exposure.of_the_most_exposed_by_chance:.0%} if as many "
+            "were dealt out by lot."
         )
     if exposure.again is not None:
         words.append(
@@ -82,8 +84,7 @@ def exposure_words(exposure: Exposure) -> str:
 
 def _attackers(evaluation: Evaluation) -> Iterator[str]:
     plan = evaluation.plan
-    trained = Rung.MATCHED_RETRAINING, Rung.METRIC_LEARNING, Rung.PUBLISHED_RETRAINING
-    if any(rung in plan.rungs for rung in (*trained, Rung.INVERSION)):
+    if any(attack.training for method in evaluation.methods for attack in method.attacks):
         yield (
             "Attackers share no weights with what redraws or guides. They train on other patients "
             f"than they are tested on, with {_count(plan.versions, 'redrawn version')} of each "

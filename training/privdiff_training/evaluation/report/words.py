@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from math import isfinite, isnan
 
+from privdiff_training.evaluation.attack_record import AttackFigures, Rung
 from privdiff_training.evaluation.cohort_limits import FINDINGS, PART_OF
 from privdiff_training.evaluation.linkage import Linkage
-from privdiff_training.evaluation.record import (
-    AttackFigures,
-    Evaluation,
-    MethodFigures,
-    Rung,
-)
+from privdiff_training.evaluation.record import Evaluation, MethodFigures
 from privdiff_training.evaluation.report.judgement import (
     SAME_UTILITY,
     doubt,
@@ -47,8 +43,16 @@ RUNGS: Mapping[Rung, tuple[str, str]] = {
     Rung.METADATA: ("Metadata alone", "is told labels, sex or age and sees no pixels: the floors"),
     Rung.INVERSION: ("Inversion", "a network turns redrawn images back before they are compared"),
     Rung.AVERAGING: (
-        "Averaging or a known seed",
-        "averages several redrawn versions of an image, or knows the seed",
+        "Averaging",
+        "averages several redrawn versions of an image before it looks",
+    ),
+    Rung.REDRAWN_GALLERY: (
+        "Redrawn gallery",
+        "owns the tool, redraws every candidate with seeds of its own and compares copies",
+    ),
+    Rung.READINGS: (
+        "By findings",
+        "owns the tool, reads findings, age and sex of originals and compares how strong they are",
     ),
 }
 
@@ -121,6 +125,8 @@ def attack_notes(attack: AttackFigures) -> Iterator[str]:
     reason = doubt(attack)
     if reason:
         yield reason
+    if attack.training and not attack.training.beyond_fixed.value > 0:
+        yield "learned nothing beyond the fixed verifier on its selection patients"
     for kind, figures in attack.linkage.items():
         if figures.auc.high < 0.5:
             yield (

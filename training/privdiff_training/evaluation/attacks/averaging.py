@@ -1,0 +1,77 @@
+"""A8: several releases of one image are averaged, so that their noise goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from privdiff_training.evaluation.attack_record import Rung
+from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals, Scores
+from privdiff_training.evaluation.attacks.embedding import FixedVerifier, cosines
+from privdiff_training.evaluation.attacks.fitting import in_batches
+from privdiff_training.evaluation.attacks.metric_learning import MetricLearning
+from privdiff_training.evaluation.methods.method import hash_of
+
+
+class Space(str, Enum):
+    """Where copies are averaged."""
+
+    EMBEDDINGS = "embeddings"
+    PIXELS = "pixels"
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """Looks at the average of all copies of an image.
+
+    Attributes
+    ----------
+    then
+        Who looks: a verifier that saw no copy, or one who owns the tool and trained on its copies.
+    space
+        Where the average is taken.
+    """
+
+    then: FixedVerifier | MetricLearning
+    space: Space
+    rung = Rung.AVERAGING
+    redraws_gallery = False
+
+    @property
+    def name(self) -> str:
+        """Where the average is taken, and who looks."""
+        return f"average of copies, {self.space.value}, {self.then.name}"
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether who looks learns anything."""
+        return self.then.is_learned
+
+    @property
+    def learns_from_copies(self) -> bool:
+        """Whether who looks does."""
+        return self.then.learns_from_copies
+
+    @property
+    def fingerprint(self) -> str:
+        """Of who looks, and of the space."""
+        return hash_of(self.then.fingerprint, self.space)
+
+    def trained_on(self, known: Known) -> str:
+        """Say what who looks was trained on."""
+        return self.then.trained_on(known)
+
+    def train(self, known: Known, seed: int) -> Scores:
+        """Train who looks, on single copies."""
+        linker = self.then.train(known, seed)
+
+        def link(queries: Copies, gallery: Originals) -> np.ndarray:
+            if self.space is Space.PIXELS:
+                mean = queries.pixels.float().mean(0, keepdim=True).round().byte()
+                return linker(Copies(queries.cohort, mean), gallery)
+            vectors = [in_batches(linker.embed, version) for version in queries.pixels]
+            return cosines(sum(vectors[1:], vectors[0]), linker.of(gallery))
+
+        return Scores(link, linker.curve)

@@ -1,0 +1,90 @@
+"""A11: who owns the tool redraws every candidate too, and compares copies with copies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from privdiff_training.evaluation.attack_record import Rung
+from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals, Scores
+from privdiff_training.evaluation.attacks.embedding import Embed, FixedVerifier, cosines
+from privdiff_training.evaluation.attacks.fitting import in_batches
+from privdiff_training.evaluation.attacks.metric_learning import MetricLearning
+from privdiff_training.evaluation.attacks.readings import ByReadings, precision
+from privdiff_training.evaluation.methods.method import hash_of
+
+
+@dataclass(frozen=True)
+class RedrawnGallery:
+    """Looks which candidate the tool turns into images like the copy.
+
+    Whatever the tool decides by an original, such as the group of patients that an output is drawn
+    from, shows in its copies though it shows in no original. Candidates are redrawn with seeds of
+    the attacker's own; the score is the mean cosine with the copies of a candidate.
+
+    Attributes
+    ----------
+    then
+        Who looks at copies.
+    """
+
+    then: FixedVerifier | MetricLearning | ByReadings
+    rung = Rung.REDRAWN_GALLERY
+    redraws_gallery = True
+
+    @property
+    def name(self) -> str:
+        """Who looks."""
+        return f"copies of every candidate, {self.then.name}"
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether who looks learns anything."""
+        return self.then.is_learned
+
+    @property
+    def learns_from_copies(self) -> bool:
+        """Whether who looks does."""
+        return self.then.learns_from_copies
+
+    @property
+    def fingerprint(self) -> str:
+        """Of who looks."""
+        return hash_of("redrawn gallery", self.then.fingerprint)
+
+    def trained_on(self, known: Known) -> str:
+        """Say what who looks was trained on."""
+        return self.then.trained_on(known)
+
+    def train(self, known: Known, seed: int) -> Scores:
+        """Train who looks."""
+        if isinstance(self.then, ByReadings):
+            embed = _discriminant(self.then, known)
+            curve: tuple[tuple[int, float], ...] = ()
+        else:
+            linker = self.then.train(known, seed)
+            embed, curve = linker.embed, linker.curve
+
+        def link(queries: Copies, gallery: Originals) -> np.ndarray:
+            of_queries = in_batches(embed, queries.pixels[0])
+            redrawn = known.copy_anew(gallery).pixels
+            scores = [cosines(of_queries, in_batches(embed, version)) for version in redrawn]
+            return np.asarray(np.mean(scores, axis=0))
+
+        return Scores(link, curve)
+
+
+def _discriminant(attack: ByReadings, known: Known) -> Embed:
+    """Return readings less their mean, in units of how far copies of one patient differ."""
+    read = attack.embed()
+    versions = [in_batches(read, version).double() for version in known.train_copies.pixels]
+    readings = torch.cat(versions)
+    _, whose = np.unique([row.unit for row in known.train.cohort], return_inverse=True)
+    patient = torch.from_numpy(np.tile(whose, len(versions)))
+    centres = torch.stack([readings[patient == each].mean(0) for each in patient.unique()])
+    metric = precision((readings - centres[patient]).numpy(), readings.numpy())
+    values, vectors = torch.linalg.eigh(torch.from_numpy(metric))
+    scale, mean = vectors * values.clamp_min(0).sqrt(), readings.mean(0)
+    return lambda images: (read(images).double() - mean) @ scale

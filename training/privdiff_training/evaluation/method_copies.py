@@ -1,0 +1,69 @@
+"""The copies that a method makes of the images of an evaluation."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals
+from privdiff_training.evaluation.methods.method import Method
+from privdiff_training.evaluation.redrawn_copies import redrawn_copies
+from privdiff_training.evaluation.setting import Setting
+
+ATTACKERS_SEED = 1_000_003
+"""How far the seeds of an attacker's own copies lie from those of the release."""
+
+
+class MethodCopies:
+    """Copies that are released, copies that attackers train on, and copies of their own.
+
+    Parameters
+    ----------
+    setting
+        Whose images are copied.
+    method
+        What makes the copies.
+
+    Attributes
+    ----------
+    known
+        What attackers may use.
+    decided_by
+        What decides the copies beside the images and the seed.
+    """
+
+    def __init__(self, setting: Setting, method: Method) -> None:
+        self.setting = setting
+        self.method = method
+        plan, images, seed = setting.plan, setting.images, setting.options.seed
+        self.decided_by = (
+            method.fingerprint,
+            plan.versions,
+            plan.test_versions,
+            plan.gallery_versions,
+        )
+        self.known = Known(
+            images["reference"],
+            images["attacker_train"],
+            images["attacker_select"],
+            copy=lambda originals: self._made(originals, plan.versions, seed),
+            copy_anew=lambda originals: self._made(
+                originals, plan.gallery_versions, seed + ATTACKERS_SEED
+            ),
+        )
+
+    @cached_property
+    def test(self) -> Copies:
+        """What is released of the test images."""
+        setting = self.setting
+        return self._made(setting.test, setting.plan.test_versions, setting.options.seed)
+
+    def _made(self, originals: Originals, versions: int, seed: int) -> Copies:
+        pixels = redrawn_copies(
+            self.method,
+            originals.cohort,
+            originals.pixels,
+            versions,
+            seed,
+            self.setting.options.cache_dir,
+        )
+        return Copies(originals.cohort, pixels)
