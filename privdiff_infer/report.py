@@ -157,6 +157,11 @@ def write_review(
 
 
 def _image(outcome: Outcome) -> dict[str, Any]:
+    """Return what may leave of one image.
+
+    What was read in the source, and its similarity to the result, do not: whoever holds an original
+    could compute them again and find its row.
+    """
     figures = outcome.figures
     assert figures is not None  # released images have figures
     file = Path(outcome.row.output).relative_to("release")
@@ -166,9 +171,7 @@ def _image(outcome: Outcome) -> dict[str, Any]:
         "sha256": outcome.row.sha256,
         "strength": figures.strength,
         "attempts": figures.attempts,
-        "identity_similarity": round(figures.identity_similarity, 4),
-        "findings_before": _rounded(figures.findings_before),
-        "findings_after": _rounded(figures.findings_after),
+        "findings": {name: round(value, 4) for name, value in figures.findings_after.items()},
         "text": figures.text_state.value,
         "text_boxes": figures.text_boxes,
         "markers_redrawn": figures.markers_redrawn,
@@ -208,10 +211,6 @@ def _changes(before: dict[str, float], after: dict[str, float]) -> list[tuple[st
     """Return (finding, before, after), largest change first."""
     changes = [(name, before[name], after[name]) for name in before]
     return sorted(changes, key=lambda change: -abs(change[2] - change[1]))
-
-
-def _rounded(values: dict[str, float]) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in values.items()}
 
 
 @cache
