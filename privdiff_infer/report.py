@@ -35,8 +35,8 @@ LIMITS = (
     "Redrawing lowers the linkage risk that was measured; it does not make an image anonymous.",
     "Burned-in text is looked for and filled where an image says so, but a detector misses some: "
     "look at every picture before it leaves.",
-    "Identity similarity and findings come from the model's own networks, which it was trained "
-    "with. They are a check of each image, not a measurement of risk or of diagnostic quality.",
+    "Findings come from the model's own reader, which it was trained with. They are a check of "
+    "each image, not a measurement of diagnostic quality.",
     "Redrawn images are not for diagnosis.",
 )
 
