@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -50,9 +51,13 @@ def test_demo(tmp_path):
     )
     report = result.stdout.strip().splitlines()[-1].removeprefix("report: ")
     assert Path(report).is_file()
-    crosswalk = (tmp_path / "demo" / "private" / "crosswalk.csv").read_text().splitlines()
-    assert len(crosswalk) == 1 + 8
-    assert sum("released" in line for line in crosswalk) >= 6
+    with (tmp_path / "demo" / "private" / "crosswalk.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    statuses = Counter(row["status"] for row in rows)
+    # The gates hold about half of what the default draws, mostly for its findings: docs/results.
+    assert len(rows) == statuses["released"] + statuses["held"] == 8
+    assert statuses["released"] >= 2
+    assert all(row["reason"] for row in rows if row["status"] == "held")
 
 
 def test_words_of_real_images_are_removed():
