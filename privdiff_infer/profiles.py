@@ -20,10 +20,10 @@ class Solver(str, Enum):
 class Start(str, Enum):
     """Where a redrawing starts, and whose conditions it has.
 
-    ``SOURCE``: the latent of the image, and what is read from it. ``CLUSTER``: a latent drawn from
-    the group of training patients whose findings are nearest, and the conditions of that group, so
-    that the result owes to the image the choice of the group alone; the image itself for bundles
-    without groups.
+    ``SOURCE``: the latent of the image, and what is read from it. ``CLUSTER``: an exemplar of the
+    group of training patients whose findings are nearest, and the conditions of that group, so that
+    the result owes to the image the choice of the group alone; the image itself for bundles without
+    groups.
     """
 
     SOURCE = "source"
@@ -68,7 +68,7 @@ PROFILES: dict[Profile, ProfileSettings] = {
         guidance=Guidance(),
         adapter="standard",
         solver=Solver.SDE_DPM,
-        num_inference_steps=20,
+        num_inference_steps=16,
         start=Start.CLUSTER,
     ),
     Profile.FAST: ProfileSettings(

@@ -68,21 +68,20 @@ class PatientClusters(StrictModel, ConfigMixin):
         Number of groups c.
     latent_shape
         (channels, h, w) of the autoencoder's latents.
-    num_directions
-        Principal directions d in which the patients of a group differ.
+    num_exemplars
+        Synthetic images m that each group has.
 
     Notes
     -----
     Buffers, which a fit fills: ``centres`` (c, 15), the mean evidence of the findings; ``patients``
-    (c,), how many each group has; ``means`` (c, channels, h, w), the mean latents; ``directions``
-    (d, channels, h, w), principal directions within groups times their standard deviations;
-    ``findings`` (c, 15), ``identity``, ``age`` and ``sex`` (c,), the conditions of each group.
+    (c,), how many each group has; ``exemplars`` (c, m, channels, h, w), latents of images of nobody
+    that show the findings of the group; ``findings`` (c, 15), ``identity``, ``age`` and ``sex``
+    (c,), the conditions of each group.
     """
 
     centres: Tensor
     patients: Tensor
-    means: Tensor
-    directions: Tensor
+    exemplars: Tensor
     findings: Tensor
     identity: Tensor
     age: Tensor
@@ -90,27 +89,22 @@ class PatientClusters(StrictModel, ConfigMixin):
 
     @register_to_config
     def __init__(
-        self, num_clusters: int, latent_shape: Sequence[int], num_directions: int = 64
+        self, num_clusters: int, latent_shape: Sequence[int], num_exemplars: int = 4
     ) -> None:
         super().__init__()
         tokens = len(FINDING_TOKENS)
         self.register_buffer("centres", torch.zeros(num_clusters, tokens))
-        self.register_buffer("means", torch.zeros(num_clusters, *latent_shape))
-        self.register_buffer("directions", torch.zeros(num_directions, *latent_shape))
+        self.register_buffer("exemplars", torch.zeros(num_clusters, num_exemplars, *latent_shape))
         self.register_buffer("findings", torch.zeros(num_clusters, tokens, dtype=torch.long))
         for name in ("patients", "identity", "age", "sex"):
             self.register_buffer(name, torch.zeros(num_clusters, dtype=torch.long))
 
     def nearest(self, evidence: Tensor) -> Tensor:
         """Return the group of each row of evidence (n, 15), shape (n,), int64."""
-        distance = (evidence.double()[:, None] - self.centres.double()).square().sum(-1)
-        return distance.argmin(dim=-1)
+        return nearest_centre(evidence, self.centres)
 
     def drawn(self, groups: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """Draw a start latent for each of `groups`: its mean, varied as patients of a group vary.
-
-        The mean alone is a shadow of all patients; the directions make it the latent of somebody
-        who does not exist.
+        """Return the latent of one exemplar, picked at random, for each of `groups`.
 
         Parameters
         ----------
@@ -124,10 +118,9 @@ class PatientClusters(StrictModel, ConfigMixin):
         Tensor
             Shape (n, channels, h, w), of the scale of ``autoencoder.encode``.
         """
-        count = len(self.directions)
-        weights = torch.stack([torch.randn(count, generator=each) for each in generators])
-        variation = torch.einsum("nd,dchw->nchw", weights.to(self.directions), self.directions)
-        return self.means[groups] + variation
+        count = self.exemplars.shape[1]
+        picked = torch.cat([torch.randint(count, (1,), generator=each) for each in generators])
+        return self.exemplars[groups, picked.to(groups.device)]
 
     def linkage_bound(self, persons: int) -> LinkageBound:
         """Return what no attacker exceeds if persons are spread over groups as the patients are.
@@ -139,7 +132,7 @@ class PatientClusters(StrictModel, ConfigMixin):
 
         Examples
         --------
-        >>> clusters = PatientClusters(num_clusters=4, latent_shape=(1, 2, 2), num_directions=1)
+        >>> clusters = PatientClusters(num_clusters=4, latent_shape=(1, 2, 2))
         >>> clusters.patients += 10
         >>> bound = clusters.linkage_bound(persons=100)
         >>> round(bound.nats, 3), bound.rank_one, bound.pair_auc
@@ -151,3 +144,9 @@ class PatientClusters(StrictModel, ConfigMixin):
             rank_one=min(1.0, len(shares) / persons),
             pair_auc=float(1 - shares.square().sum() / 2),
         )
+
+
+def nearest_centre(evidence: Tensor, centres: Tensor) -> Tensor:
+    """Return which of the centres (c, 15) is nearest to each row of evidence (n, 15), int64."""
+    distance = (evidence.double()[:, None] - centres.double()).square().sum(-1)
+    return distance.argmin(dim=-1)

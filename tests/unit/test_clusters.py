@@ -13,17 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from privdiff_training.clusters import (
     ClustersConfig,
+    ExemplarsConfig,
+    PatientGroups,
     PatientReadings,
-    export_clusters,
-    fit_clusters,
+    group_patients,
     microaggregated,
     principal_directions,
 )
 from privdiff_training.config import DataConfig
+from privdiff_training.exemplars import export_clusters, with_exemplars
 from torch import Tensor
 
 from privdiff_infer.errors import CohortError
-from privdiff_infer.model.clusters import PatientClusters
+from privdiff_infer.model.clusters import PatientClusters, nearest_centre
 from privdiff_infer.pipeline import PrivDiffPipeline
 from privdiff_infer.profiles import PROFILES, Start
 from privdiff_infer.vocabulary import FINDING_TOKENS, Profile
@@ -50,11 +52,10 @@ def grouped(count: int) -> PatientClusters:
     """Return groups around evidence that the tiny reader gives to random images."""
     generator = torch.Generator().manual_seed(5)
     tiny, seen = tiny_pipeline(), images(count, seed=8)
-    clusters = PatientClusters(count, SHAPE, num_directions=3)
+    clusters = PatientClusters(count, SHAPE, num_exemplars=3)
     with torch.no_grad():
         clusters.centres.copy_(tiny.reader.evidence(tiny.reader(seen)))
-        clusters.means.copy_(torch.randn(count, *SHAPE, generator=generator))
-        clusters.directions.copy_(torch.randn(3, *SHAPE, generator=generator))
+        clusters.exemplars.copy_(torch.randn(count, 3, *SHAPE, generator=generator))
     clusters.patients += 10
     clusters.findings.copy_(torch.randint(0, 3, (count, len(FINDING_TOKENS)), generator=generator))
     return clusters
@@ -148,7 +149,7 @@ class TestBound:
     ) -> None:
         """Every score is a function of (group of the output, image of the person)."""
         persons = torch.tensor(groups)
-        clusters = PatientClusters(4, SHAPE, num_directions=0)
+        clusters = PatientClusters(4, SHAPE)
         clusters.patients.copy_(torch.bincount(persons, minlength=4))
         table = torch.rand(4, len(persons), generator=torch.Generator().manual_seed(noise))
         table[persons, torch.arange(len(persons))] += 1  # the best: no other group can be right
@@ -177,9 +178,9 @@ class TestFit:
             sex=torch.tensor([-1.0, -1, -1, 1, 1, 1]),
         )
 
-        clusters = fit_clusters(readings, torch.eye(2), k=3, num_directions=1)
+        clusters = group_patients(readings, torch.eye(2), k=3, num_directions=1)
 
-        first, second = (clusters.nearest(evidence[row : row + 1]).item() for row in (0, 5))
+        first, second = nearest_centre(evidence[[0, 5]], clusters.centres).tolist()
         assert first != second
         assert clusters.means[[first, second], 0, 0, 0].tolist() == [1.0, 4.0]
         assert clusters.findings[[first, second], 0].tolist() == [0, 2]
@@ -205,12 +206,10 @@ class TestFit:
             [3.0, 2.0, 0.5]
         )
         residuals -= residuals.mean(0)
-        clusters = PatientClusters(1, (3, 1, 1), num_directions=3)
-        clusters.directions.copy_(
-            principal_directions(residuals[:, :, None, None], freedom=399, count=3)
-        )
+        one = replace(groups(1), means=torch.zeros(1, 3, 1, 1))
+        directions = principal_directions(residuals[:, :, None, None], freedom=399, count=3)
 
-        drawn = clusters.drawn(torch.zeros(4000, dtype=torch.long), generators(4000))
+        drawn = replace(one, directions=directions).drawn(0, generators(4000))
 
         torch.testing.assert_close(
             drawn.flatten(1).mT.cov(), residuals.mT.cov(), atol=0.7, rtol=0.1
@@ -227,7 +226,7 @@ class TestFit:
         )
 
         with pytest.raises(CohortError, match=message):
-            fit_clusters(readings, torch.eye(2), k, directions)
+            group_patients(readings, torch.eye(2), k, directions)
 
     def test_the_command_puts_them_into_a_bundle_that_is_being_built(self, tmp_path: Path) -> None:
         tiny_pipeline().save_pretrained(tmp_path / "components")
@@ -236,6 +235,7 @@ class TestFit:
             data=DataConfig(manifest=manifest, image_size=64, cache_dir=tmp_path / "cache"),
             k=3,
             num_directions=4,
+            exemplars=ExemplarsConfig(count=2, candidates=3),
         )
 
         fitted = export_clusters(tmp_path / "components", config)
@@ -246,6 +246,76 @@ class TestFit:
         for name, values in loaded.state_dict().items():
             assert torch.equal(values, fitted.state_dict()[name])
             assert torch.equal(values, again.state_dict()[name])
+
+
+class TestExemplars:
+    def test_kept_are_those_that_show_the_findings_best(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        pipeline, one = tiny_pipeline(), groups(1)
+
+        def drawn(agreements: list[float], count: int) -> Tensor:
+            towards = torch.nn.functional.normalize(one.centres, dim=-1)
+            across = torch.nn.functional.normalize(towards.roll(1, -1) * signs, dim=-1)
+            cosines = torch.tensor(agreements)[:, None]
+            shown = cosines * towards + (1 - cosines.square()).sqrt() * across
+            monkeypatch.setattr(pipeline.reader, "evidence", lambda reading: shown)
+            config = ExemplarsConfig(count=count, candidates=len(agreements))
+            return with_exemplars(pipeline, one, config, tmp_path / str(count)).exemplars[0]
+
+        signs = torch.tensor([1.0, -1.0] * 8)[: len(FINDING_TOKENS)]
+        every = drawn([0.9, 0.8, 0.7, 0.6], count=4)
+
+        assert torch.equal(drawn([0.1, 0.9, 0.2, 0.8], count=2), every[[1, 3]])
+
+    def test_the_pipeline_keeps_its_own_groups(
+        self, pipeline: PrivDiffPipeline, tmp_path: Path
+    ) -> None:
+        own = pipeline.clusters
+
+        with_exemplars(pipeline, groups(1), ExemplarsConfig(count=1, candidates=1), tmp_path)
+
+        assert pipeline.clusters is own
+
+    def test_a_run_that_was_stopped_goes_on(self, tmp_path: Path) -> None:
+        config = ExemplarsConfig(count=1, candidates=2)
+        whole = with_exemplars(tiny_pipeline(), groups(2), config, tmp_path).exemplars
+        first, second = sorted(tmp_path.glob("exemplars-*"))
+        second.unlink()
+        written = first.stat().st_mtime_ns
+
+        again = with_exemplars(tiny_pipeline(), groups(2), config, tmp_path).exemplars
+
+        assert torch.equal(again, whole)
+        assert first.stat().st_mtime_ns == written
+        assert second.exists()
+
+    def test_every_group_has_exemplars_of_its_own_conditions(self, tmp_path: Path) -> None:
+        config = ExemplarsConfig(count=1, candidates=1)
+        absent, present = groups(2), groups(2)
+        present.findings[1] = 2
+
+        one = with_exemplars(tiny_pipeline(), absent, config, tmp_path).exemplars
+        other = with_exemplars(tiny_pipeline(), present, config, tmp_path).exemplars
+
+        assert torch.equal(one[0], other[0])
+        assert not torch.equal(one[1], other[1])
+
+
+def groups(count: int) -> PatientGroups:
+    """Return groups that differ in their means."""
+    zeros = torch.zeros(count, dtype=torch.long)
+    generator = torch.Generator().manual_seed(2)
+    return PatientGroups(
+        centres=torch.randn(count, len(FINDING_TOKENS), generator=generator),
+        patients=zeros + 10,
+        means=torch.randn(count, *SHAPE, generator=generator),
+        directions=torch.randn(2, *SHAPE, generator=generator),
+        findings=torch.zeros(count, len(FINDING_TOKENS), dtype=torch.long),
+        identity=zeros,
+        age=zeros,
+        sex=zeros,
+    )
 
 
 @given(rows=st.integers(1, 60), k=st.integers(1, 9), seed=st.integers(0, 99))

@@ -65,7 +65,7 @@ def test_what_is_told_is_beside_the_headline(full):
 def test_what_starts_from_a_group_is_not_told_the_header(tiny_bundle, roles, tmp_path):
     bundle = tmp_path / "bundle"
     pipeline = PrivDiffPipeline.from_pretrained(tiny_bundle)
-    pipeline.register_modules(clusters=PatientClusters(3, (4, 4, 4), num_directions=1))
+    pipeline.register_modules(clusters=PatientClusters(3, (4, 4, 4)))
     pipeline.save_pretrained(bundle)
     write_metadata(bundle, tiny_metadata())
 

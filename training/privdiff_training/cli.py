@@ -106,9 +106,12 @@ def fit_clusters(
         Path, typer.Option("--bundle", "-o", help="Bundle that is being built, stage by stage.")
     ],
 ) -> None:
-    """Group the training patients by their findings: where the profile standard starts from."""
-    from privdiff_training.clusters import ClustersConfig, export_clusters
+    """Group the training patients by their findings and draw exemplars of every group: where the
+    profile standard starts from. A run that was interrupted goes on.
+    """
+    from privdiff_training.clusters import ClustersConfig
     from privdiff_training.config import load_config
+    from privdiff_training.exemplars import export_clusters
 
     clusters = export_clusters(bundle, load_config(config, ClustersConfig))
     sizes = clusters.patients

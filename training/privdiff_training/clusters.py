@@ -1,10 +1,9 @@
-"""Fits the groups of patients that redrawings start from: k patients or more with like findings."""
+"""Groups of patients with like findings, k or more in each, and the file that says whose."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,14 +11,19 @@ from pydantic import Field
 from torch import Tensor
 
 from privdiff_infer.errors import CohortError
-from privdiff_infer.model.clusters import PatientClusters
 from privdiff_infer.pipeline import PrivDiffPipeline, finding_states
 from privdiff_training.config import DataConfig, Strict
-from privdiff_training.stages.data import TrainingImages
-from privdiff_training.whole_folder import whole_folder
 
-CLUSTERS = "clusters"
-"""Folder of the groups in a bundle."""
+
+class ExemplarsConfig(Strict):
+    """How the images that redrawings start from are drawn and chosen."""
+
+    count: int = Field(4, ge=1, description="Exemplars that each group keeps.")
+    candidates: int = Field(24, ge=1, description="Images drawn for each group to choose from.")
+    strength: float = Field(0.7, gt=0, le=1, description="Of drawing a candidate.")
+    num_inference_steps: int = Field(20, ge=1, description="Over the whole schedule.")
+    findings_weight: float = Field(2.0, ge=1, description="w_diag of drawing a candidate.")
+    seed: int = Field(0, description="Of drawing.")
 
 
 class ClustersConfig(Strict):
@@ -30,6 +34,7 @@ class ClustersConfig(Strict):
     num_directions: int = Field(
         64, ge=0, description="Principal directions in which the patients of a group differ."
     )
+    exemplars: ExemplarsConfig = ExemplarsConfig()
 
 
 @dataclass(frozen=True)
@@ -77,9 +82,60 @@ class PatientReadings:
         return cls(*(_mean_by(column, patient, len(number)) for column in columns))
 
 
-def fit_clusters(
+@dataclass(frozen=True)
+class PatientGroups:
+    """c groups of patients, told apart by their findings.
+
+    Attributes
+    ----------
+    centres
+        Mean evidence of the findings, shape (c, 15).
+    patients
+        How many each has, shape (c,).
+    means
+        Mean latents, shape (c, channels, h, w).
+    directions
+        Principal directions within groups times their standard deviations, shape (d, channels, h,
+        w).
+    findings, identity, age, sex
+        Conditions: states (c, 15), rows of the codebooks (c,).
+    """
+
+    centres: Tensor
+    patients: Tensor
+    means: Tensor
+    directions: Tensor
+    findings: Tensor
+    identity: Tensor
+    age: Tensor
+    sex: Tensor
+
+    def drawn(self, group: int, generators: Sequence[torch.Generator]) -> Tensor:
+        """Draw latents around the mean of one group, varied as patients of a group vary.
+
+        The mean alone is a shadow of all patients; the directions make it the latent of somebody
+        who does not exist.
+
+        Parameters
+        ----------
+        group
+            Row of the group.
+        generators
+            One CPU generator for each of n latents.
+
+        Returns
+        -------
+        Tensor
+            Shape (n, channels, h, w), of the scale of ``autoencoder.encode``.
+        """
+        count = len(self.directions)
+        weights = torch.stack([torch.randn(count, generator=each) for each in generators])
+        return self.means[group] + torch.einsum("nd,dchw->nchw", weights, self.directions)
+
+
+def group_patients(
     readings: PatientReadings, prototypes: Tensor, k: int, num_directions: int
-) -> PatientClusters:
+) -> PatientGroups:
     """Put patients with like findings together, at least k in each group.
 
     Parameters
@@ -91,7 +147,7 @@ def fit_clusters(
     k
         Least number of patients of a group.
     num_directions
-        See `PatientClusters`.
+        See `PatientGroups`.
 
     Raises
     ------
@@ -112,24 +168,21 @@ def fit_clusters(
     def centres(values: Tensor) -> Tensor:
         return torch.stack([values[rows].mean(0) for rows in groups])
 
-    evidence, means = centres(readings.evidence), centres(readings.latents)
-    clusters = PatientClusters(len(groups), readings.latents.shape[1:], num_directions)
-    fitted = {
-        "centres": evidence,
-        "patients": torch.tensor([len(rows) for rows in groups]),
-        "means": means,
-        "directions": principal_directions(
-            torch.cat([readings.latents[rows] - readings.latents[rows].mean(0) for rows in groups]),
+    latents, evidence = readings.latents, centres(readings.evidence)
+    return PatientGroups(
+        centres=evidence,
+        patients=torch.tensor([len(rows) for rows in groups]),
+        means=centres(latents),
+        directions=principal_directions(
+            torch.cat([latents[rows] - latents[rows].mean(0) for rows in groups]),
             freedom=patients - len(groups),
             count=num_directions,
         ),
-        "findings": finding_states(evidence),
-        "identity": (centres(readings.identity) @ prototypes.float().mT).argmax(-1),
-        "age": centres(readings.age).argmax(-1),
-        "sex": (centres(readings.sex) > 0).long(),
-    }
-    clusters.load_state_dict(fitted)
-    return clusters
+        findings=finding_states(evidence),
+        identity=(centres(readings.identity) @ prototypes.float().mT).argmax(-1),
+        age=centres(readings.age).argmax(-1),
+        sex=(centres(readings.sex) > 0).long(),
+    )
 
 
 def principal_directions(residuals: Tensor, freedom: int, count: int) -> Tensor:
@@ -147,27 +200,6 @@ def principal_directions(residuals: Tensor, freedom: int, count: int) -> Tensor:
     _, deviations, vectors = torch.linalg.svd(residuals.flatten(1).double(), full_matrices=False)
     scaled = vectors * deviations[:, None] / max(freedom, 1) ** 0.5
     return scaled[:count].reshape(count, *residuals.shape[1:]).float()
-
-
-def export_clusters(components: Path, config: ClustersConfig) -> PatientClusters:
-    """Fit the groups with the networks of a bundle that is being built, and put them into it.
-
-    Parameters
-    ----------
-    components
-        Folder of the bundle; its reader, identity network and autoencoder are used.
-    config
-        Whose groups, and of how many.
-    """
-    images = TrainingImages.load(config.data)
-    pipeline = PrivDiffPipeline.from_pretrained(components).to(images.device)
-    units = [row.unit for row in images.cohort]
-    readings = PatientReadings.read(pipeline, images.batches(), units)
-    prototypes = pipeline.identity.prototypes.cpu()
-    clusters = fit_clusters(readings, prototypes, config.k, config.num_directions)
-    with whole_folder(components / CLUSTERS) as partial:
-        clusters.save_pretrained(partial)
-    return clusters
 
 
 def microaggregated(values: np.ndarray, k: int) -> list[np.ndarray]:

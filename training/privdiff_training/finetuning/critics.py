@@ -163,7 +163,7 @@ def admit_reader(reader: Path, fitting: Fitting) -> None:
     The one place where it enters: whatever else of a bundle is made with the reader is made here.
     """
     copy_folder(reader, fitting.folder.components / "reader")
-    regroup(fitting.base, reader, fitting.data, fitting.folder.components)
+    regroup(fitting.base, reader, fitting.data, fitting.folder.components, fitting.seed)
 
 
 def admit_identity(identity: Path, fitting: Fitting) -> None:

@@ -12,13 +12,21 @@ from privdiff_infer.model.bundle import BundleInfo
 from privdiff_infer.model.clusters import PatientClusters
 from privdiff_infer.model.critics import RadiographReader
 from privdiff_infer.pipeline import PrivDiffPipeline
-from privdiff_training.clusters import CLUSTERS, PatientReadings, fit_clusters
+from privdiff_training.clusters import (
+    ClustersConfig,
+    ExemplarsConfig,
+    PatientReadings,
+    group_patients,
+)
 from privdiff_training.config import DataConfig
+from privdiff_training.exemplars import CLUSTERS, with_exemplars
 from privdiff_training.stages.data import TrainingImages
 from privdiff_training.whole_folder import whole_folder
 
 LEAST_GROUPS = 5
 """With fewer, the findings of a patient are hardly those of any group."""
+CANDIDATES = 8
+"""For each group: a third of what the embedded bundle chose from, in a third of the time."""
 
 
 def lacks_patients_for_groups(base: BundleInfo, data: DataConfig) -> str | None:
@@ -40,7 +48,7 @@ def lacks_patients_for_groups(base: BundleInfo, data: DataConfig) -> str | None:
     return f"groups for a reader of its own need {needed} training patients, {patients} are there"
 
 
-def regroup(base: BundleInfo, reader: Path, data: DataConfig, components: Path) -> None:
+def regroup(base: BundleInfo, reader: Path, data: DataConfig, components: Path, seed: int) -> None:
     """Put groups of the cohort among the components of the bundle, if the base starts from groups.
 
     Parameters
@@ -53,6 +61,8 @@ def regroup(base: BundleInfo, reader: Path, data: DataConfig, components: Path) 
         The images that train.
     components
         Folder of the new bundle's components.
+    seed
+        Of drawing the exemplars of the groups.
     """
     if not (base.path / CLUSTERS).is_dir():
         return
@@ -62,12 +72,16 @@ def regroup(base: BundleInfo, reader: Path, data: DataConfig, components: Path) 
     units = [row.unit for row in images.cohort]
     readings = PatientReadings.read(pipeline.to(images.device), images.batches(), units)
     k, patients = _smallest_group(base), len(set(units))
-    clusters = fit_clusters(
+    groups = group_patients(
         readings,
         pipeline.identity.prototypes.cpu(),
         k,
-        min(len(pipeline.clusters.directions), patients - patients // k),
+        min(ClustersConfig().num_directions, patients - patients // k),
     )
+    exemplars = ExemplarsConfig(
+        count=pipeline.clusters.exemplars.shape[1], candidates=CANDIDATES, seed=seed
+    )
+    clusters = with_exemplars(pipeline, groups, exemplars, data.cache_dir)
     with whole_folder(components / CLUSTERS) as partial:
         clusters.save_pretrained(partial)
 

@@ -26,10 +26,10 @@ import torch
 from torch import Tensor
 
 from privdiff_infer.model.bundle import read_bundle
-from privdiff_infer.model.clusters import PatientClusters
+from privdiff_infer.model.clusters import nearest_centre
 from privdiff_infer.pipeline import PrivDiffPipeline
 from privdiff_infer.vocabulary import Profile
-from privdiff_training.clusters import PatientReadings, fit_clusters
+from privdiff_training.clusters import PatientGroups, PatientReadings, group_patients
 from privdiff_training.cohort import Cohort
 from privdiff_training.evaluation.methods.method import hash_of
 from privdiff_training.evaluation.methods.reference import Reference
@@ -79,13 +79,13 @@ class KSame:
         return hash_of(self.family, weights, self.reference.fingerprint, self.k)
 
     @cached_property
-    def clusters(self) -> PatientClusters:
+    def clusters(self) -> PatientGroups:
         """The clusters of the reference patients."""
         pipeline = PrivDiffPipeline.from_pretrained(self.bundle)
         parts = map(self.reference.images, torch.arange(len(self.reference.cohort)).split(BATCH))
         units = [row.unit for row in self.reference.cohort]
         readings = PatientReadings.read(pipeline, parts, units)
-        return fit_clusters(readings, pipeline.identity.prototypes, self.k, num_directions=0)
+        return group_patients(readings, pipeline.identity.prototypes, self.k, num_directions=0)
 
     def mean_latents(self, pipeline: PrivDiffPipeline, originals: Tensor) -> Tensor:
         """Return the mean latent that stands for each original, shape (n, channels, h, w)."""
@@ -101,7 +101,8 @@ class KSame:
 
     def _chosen(self, pipeline: PrivDiffPipeline, originals: Tensor) -> Tensor:
         parts = originals.split(BATCH)
-        return self.clusters.nearest(torch.cat([_evidence(pipeline, part) for part in parts]))
+        evidence = torch.cat([_evidence(pipeline, part) for part in parts])
+        return nearest_centre(evidence, self.clusters.centres)
 
 
 @dataclass(frozen=True)
