@@ -21,7 +21,8 @@ from privdiff_training.clusters import (
     principal_directions,
 )
 from privdiff_training.config import DataConfig
-from privdiff_training.exemplars import export_clusters, with_exemplars
+from privdiff_training.exemplars import NearCopies, export_clusters, with_exemplars
+from privdiff_training.stages.data import TrainingImages
 from torch import Tensor
 
 from privdiff_infer.errors import CohortError
@@ -261,30 +262,55 @@ class TestExemplars:
             shown = cosines * towards + (1 - cosines.square()).sqrt() * across
             monkeypatch.setattr(pipeline.reader, "evidence", lambda reading: shown)
             config = ExemplarsConfig(count=count, candidates=len(agreements))
-            return with_exemplars(pipeline, one, config, tmp_path / str(count)).exemplars[0]
+            return with_exemplars(pipeline, one, config, none, tmp_path / str(count)).exemplars[0]
 
         signs = torch.tensor([1.0, -1.0] * 8)[: len(FINDING_TOKENS)]
         every = drawn([0.9, 0.8, 0.7, 0.6], count=4)
 
         assert torch.equal(drawn([0.1, 0.9, 0.2, 0.8], count=2), every[[1, 3]])
 
+    def test_near_copies_of_patients_are_discarded(self, tmp_path: Path) -> None:
+        pipeline, one = tiny_pipeline(), groups(1)
+        four = ExemplarsConfig(count=4, candidates=4)
+        every = with_exemplars(pipeline, one, four, none, tmp_path / "every").exemplars[0]
+
+        def best_two(images: Tensor) -> Tensor:
+            latents = pipeline.autoencoder.encode(images)
+            nearest = torch.cdist(latents.flatten(1), every.flatten(1)).argmin(1)
+            return nearest < 2
+
+        kept = with_exemplars(pipeline, one, four, best_two, tmp_path / "kept").exemplars[0]
+
+        assert torch.equal(kept, every[[2, 3, 2, 3]])
+        with pytest.raises(CohortError, match="all 4 candidates of group 0 are near copies"):
+            with_exemplars(pipeline, one, four, lambda images: ~none(images), tmp_path / "none")
+
+    def test_an_image_of_a_patient_is_a_near_copy(self, tmp_path: Path) -> None:
+        manifest = write_cohort(tmp_path, patients=12)
+        data = DataConfig(manifest=manifest, image_size=64, cache_dir=tmp_path / "cache")
+        cohort = TrainingImages.load(data)
+
+        is_copy = NearCopies.of(cohort, tiny_pipeline().identity)
+
+        assert is_copy(cohort.images(torch.arange(3)).flip(-1)).all()
+
     def test_the_pipeline_keeps_its_own_groups(
         self, pipeline: PrivDiffPipeline, tmp_path: Path
     ) -> None:
         own = pipeline.clusters
 
-        with_exemplars(pipeline, groups(1), ExemplarsConfig(count=1, candidates=1), tmp_path)
+        with_exemplars(pipeline, groups(1), ExemplarsConfig(count=1, candidates=1), none, tmp_path)
 
         assert pipeline.clusters is own
 
     def test_a_run_that_was_stopped_goes_on(self, tmp_path: Path) -> None:
         config = ExemplarsConfig(count=1, candidates=2)
-        whole = with_exemplars(tiny_pipeline(), groups(2), config, tmp_path).exemplars
+        whole = with_exemplars(tiny_pipeline(), groups(2), config, none, tmp_path).exemplars
         first, second = sorted(tmp_path.glob("exemplars-*"))
         second.unlink()
         written = first.stat().st_mtime_ns
 
-        again = with_exemplars(tiny_pipeline(), groups(2), config, tmp_path).exemplars
+        again = with_exemplars(tiny_pipeline(), groups(2), config, none, tmp_path).exemplars
 
         assert torch.equal(again, whole)
         assert first.stat().st_mtime_ns == written
@@ -295,11 +321,16 @@ class TestExemplars:
         absent, present = groups(2), groups(2)
         present.findings[1] = 2
 
-        one = with_exemplars(tiny_pipeline(), absent, config, tmp_path).exemplars
-        other = with_exemplars(tiny_pipeline(), present, config, tmp_path).exemplars
+        one = with_exemplars(tiny_pipeline(), absent, config, none, tmp_path).exemplars
+        other = with_exemplars(tiny_pipeline(), present, config, none, tmp_path).exemplars
 
         assert torch.equal(one[0], other[0])
         assert not torch.equal(one[1], other[1])
+
+
+def none(images: Tensor) -> Tensor:
+    """Tell that no image is a copy."""
+    return torch.zeros(len(images), dtype=torch.bool)
 
 
 def groups(count: int) -> PatientGroups:

@@ -1,14 +1,16 @@
 """The images that redrawings start from: of nobody, and with the findings of a group of patients.
 
-For each group many candidates are drawn around its mean and under its conditions. Kept are those in
-which the reader sees the findings of the group most clearly. Nothing here looks at an image that
-will be redrawn, so the choice costs no privacy, however often it is made.
+For each group many candidates are drawn around its mean and under its conditions. Those that lie
+nearer to an image of a patient than images of strangers do are discarded; of the others those are
+kept in which the reader sees the findings of the group most clearly. Nothing here looks at an image
+that will be redrawn, so the choice costs no privacy, however often it is made.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,7 +19,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from privdiff_infer.errors import CohortError
 from privdiff_infer.model.clusters import PatientClusters
+from privdiff_infer.model.critics import IdentityEmbedder
 from privdiff_infer.model.guidance import Guidance
 from privdiff_infer.pipeline import PrivDiffPipeline
 from privdiff_infer.profiles import PROFILES, ProfileSettings
@@ -29,6 +33,7 @@ from privdiff_training.clusters import (
     PatientReadings,
     group_patients,
 )
+from privdiff_training.evaluation.copies import CopyThresholds, TrainingSet
 from privdiff_training.sampling import generator_for
 from privdiff_training.stages.data import TrainingImages
 from privdiff_training.whole_folder import whole_folder
@@ -37,6 +42,40 @@ CLUSTERS = "clusters"
 """Folder of the groups in a bundle."""
 
 BATCH = 8
+
+IsCopy = Callable[[Tensor], Tensor]
+"""Tells which of images (n, 1, s, s) are near copies, shape (n,), bool."""
+
+
+@dataclass(frozen=True)
+class NearCopies:
+    """Tells which images lie nearer to an image of a patient than images of strangers do.
+
+    Attributes
+    ----------
+    patients
+        Every image that nothing may be a copy of.
+    thresholds
+        How near one half of the patients comes to the other, who are strangers to it.
+    """
+
+    patients: TrainingSet
+    thresholds: CopyThresholds
+
+    @classmethod
+    def of(cls, images: TrainingImages, identity: IdentityEmbedder) -> NearCopies:
+        """Index images, and measure how near strangers among them come."""
+        units = sorted({row.unit for row in images.cohort})
+        half = set(units[::2])
+        in_half = torch.tensor([row.unit in half for row in images.cohort])
+        one, other = (images.images(rows.nonzero().flatten()) for rows in (in_half, ~in_half))
+        strangers = TrainingSet(one, identity).nearest(other)
+        every = TrainingSet(torch.cat([one, other]), identity)
+        return cls(every, CopyThresholds.of([strangers]))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Tell it of images (n, 1, s, s) in [0, 1], shape (n,)."""
+        return self.thresholds.is_copy(self.patients.nearest(images))
 
 
 def export_clusters(components: Path, config: ClustersConfig) -> PatientClusters:
@@ -55,7 +94,8 @@ def export_clusters(components: Path, config: ClustersConfig) -> PatientClusters
     readings = PatientReadings.read(pipeline, images.batches(), units)
     prototypes = pipeline.identity.prototypes.cpu()
     groups = group_patients(readings, prototypes, config.k, config.num_directions)
-    clusters = with_exemplars(pipeline, groups, config.exemplars, config.data.cache_dir)
+    is_copy = NearCopies.of(images, pipeline.identity)
+    clusters = with_exemplars(pipeline, groups, config.exemplars, is_copy, config.data.cache_dir)
     with whole_folder(components / CLUSTERS) as partial:
         clusters.save_pretrained(partial)
     return clusters
@@ -63,7 +103,11 @@ def export_clusters(components: Path, config: ClustersConfig) -> PatientClusters
 
 @torch.no_grad()
 def with_exemplars(
-    pipeline: PrivDiffPipeline, groups: PatientGroups, config: ExemplarsConfig, cache_dir: Path
+    pipeline: PrivDiffPipeline,
+    groups: PatientGroups,
+    config: ExemplarsConfig,
+    is_copy: IsCopy,
+    cache_dir: Path,
 ) -> PatientClusters:
     """Draw exemplars of groups.
 
@@ -75,8 +119,15 @@ def with_exemplars(
         Of patients.
     config
         How to draw and choose.
+    is_copy
+        Of the patients of the groups, such as `NearCopies`.
     cache_dir
         Exemplars of each group are kept here, so that a run that was stopped goes on.
+
+    Raises
+    ------
+    CohortError
+        If all candidates of a group are near copies.
     """
     own, run = pipeline.clusters, _key(pipeline, groups, config)
     chosen = []
@@ -86,7 +137,8 @@ def with_exemplars(
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 partial = path.with_suffix(".partial")
-                save_file({"exemplars": _exemplars_of(pipeline, groups, group, config)}, partial)
+                exemplars = _exemplars_of(pipeline, groups, group, config, is_copy)
+                save_file({"exemplars": exemplars}, partial)
                 partial.replace(path)
             chosen.append(load_file(path)["exemplars"])
     finally:
@@ -95,7 +147,11 @@ def with_exemplars(
 
 
 def _exemplars_of(
-    pipeline: PrivDiffPipeline, groups: PatientGroups, group: int, config: ExemplarsConfig
+    pipeline: PrivDiffPipeline,
+    groups: PatientGroups,
+    group: int,
+    config: ExemplarsConfig,
+    is_copy: IsCopy,
 ) -> Tensor:
     """Return the latents of the exemplars of one group, shape (m, channels, h, w)."""
     generators = [generator_for(config.seed, group, number) for number in range(config.candidates)]
@@ -114,10 +170,17 @@ def _exemplars_of(
         )
         drawn.append(output.images)
     candidates = torch.cat(drawn)
+    candidates = candidates[~is_copy(candidates)]
+    if not len(candidates):
+        raise CohortError(
+            f"all {config.candidates} candidates of group {group} are near copies of patients",
+            "draw more candidates, or at a higher strength",
+        )
     evidence = pipeline.reader.evidence(pipeline.reader(candidates))
     agreement = cosine_similarity(evidence.cpu(), groups.centres[group][None])
-    best = agreement.topk(min(config.count, config.candidates)).indices
-    latents: Tensor = pipeline.autoencoder.encode(candidates[best])
+    best = agreement.argsort(descending=True)
+    kept = best[torch.arange(config.count) % len(best)]  # the best again where too few are left
+    latents: Tensor = pipeline.autoencoder.encode(candidates[kept])
     return latents.cpu().contiguous()
 
 
@@ -146,7 +209,7 @@ def _clusters(groups: PatientGroups, rows: list[int], exemplars: Tensor) -> Pati
 def _key(pipeline: PrivDiffPipeline, groups: PatientGroups, config: ExemplarsConfig) -> str:
     """Return a name for all that the exemplars depend on."""
     digest = hashlib.sha256(repr((_settings(config), config)).encode())
-    networks = (pipeline.autoencoder, pipeline.denoiser, pipeline.reader)
+    networks = (pipeline.autoencoder, pipeline.denoiser, pipeline.reader, pipeline.identity)
     tensors = [values for network in networks for values in network.state_dict().values()]
     for values in (*tensors, *vars(groups).values()):
         digest.update(values.detach().cpu().float().numpy().tobytes())

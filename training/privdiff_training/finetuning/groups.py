@@ -19,7 +19,7 @@ from privdiff_training.clusters import (
     group_patients,
 )
 from privdiff_training.config import DataConfig
-from privdiff_training.exemplars import CLUSTERS, with_exemplars
+from privdiff_training.exemplars import CLUSTERS, NearCopies, with_exemplars
 from privdiff_training.stages.data import TrainingImages
 from privdiff_training.whole_folder import whole_folder
 
@@ -81,7 +81,8 @@ def regroup(base: BundleInfo, reader: Path, data: DataConfig, components: Path, 
     exemplars = ExemplarsConfig(
         count=pipeline.clusters.exemplars.shape[1], candidates=CANDIDATES, seed=seed
     )
-    clusters = with_exemplars(pipeline, groups, exemplars, data.cache_dir)
+    is_copy = NearCopies.of(images, pipeline.identity)
+    clusters = with_exemplars(pipeline, groups, exemplars, is_copy, data.cache_dir)
     with whole_folder(components / CLUSTERS) as partial:
         clusters.save_pretrained(partial)
 
