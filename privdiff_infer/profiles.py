@@ -77,6 +77,7 @@ PROFILES: dict[Profile, ProfileSettings] = {
         adapter="fast",
         solver=Solver.SDE_DPM,
         num_inference_steps=8,
+        start=Start.CLUSTER,
     ),
     Profile.VANILLA: ProfileSettings(
         sas=SASSettings(strength=0.0),

@@ -63,7 +63,10 @@ def grouped(count: int) -> PatientClusters:
 
 
 class TestRedrawnFromAGroup:
-    def test_sources_of_one_group_give_one_image(self, pipeline: PrivDiffPipeline) -> None:
+    @pytest.mark.parametrize("profile", [Profile.STANDARD, Profile.FAST])
+    def test_sources_of_one_group_give_one_image(
+        self, pipeline: PrivDiffPipeline, profile: Profile
+    ) -> None:
         """The premise of the theorem, bit for bit."""
         sources = images(12)
         group = groups_of(pipeline, sources)
@@ -72,7 +75,8 @@ class TestRedrawnFromAGroup:
         alike = sources[group == common]
 
         first, *others = [
-            pipeline(source[None], generators=generators(1)).images for source in alike
+            pipeline(source[None], profile=profile, generators=generators(1)).images
+            for source in alike
         ]
 
         assert all(torch.equal(first, other) for other in others)
@@ -109,20 +113,21 @@ class TestRedrawnFromAGroup:
     def test_profiles_that_start_from_the_source_do_not_see_groups(
         self, pipeline: PrivDiffPipeline
     ) -> None:
-        for profile in (Profile.FAST, Profile.VANILLA, Profile.PAPER):
+        for profile in (Profile.VANILLA, Profile.PAPER):
             assert not pipeline.starts_from_cluster(profile)
             assert torch.equal(
                 pipeline(images(1), profile=profile, generators=generators(1)).images,
                 tiny_pipeline()(images(1), profile=profile, generators=generators(1)).images,
             )
 
-    def test_a_bundle_without_groups_starts_from_the_source(self) -> None:
+    @pytest.mark.parametrize("profile", [Profile.STANDARD, Profile.FAST])
+    def test_a_bundle_without_groups_starts_from_the_source(self, profile: Profile) -> None:
         plain = tiny_pipeline()
-        from_source = replace(PROFILES[Profile.STANDARD], start=Start.SOURCE)
+        from_source = replace(PROFILES[profile], start=Start.SOURCE)
 
-        assert not plain.starts_from_cluster(Profile.STANDARD)
+        assert not plain.starts_from_cluster(profile)
         assert torch.equal(
-            plain(images(1), generators=generators(1)).images,
+            plain(images(1), profile=profile, generators=generators(1)).images,
             plain(images(1), profile=from_source, generators=generators(1)).images,
         )
 
