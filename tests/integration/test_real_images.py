@@ -54,7 +54,7 @@ def test_demo(tmp_path):
     with (tmp_path / "demo" / "private" / "crosswalk.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     statuses = Counter(row["status"] for row in rows)
-    # The gates hold about half of what the default draws, mostly for its findings: docs/results.
+    # The gates hold a part of what the default draws, mostly for its findings: docs/results.
     assert len(rows) == statuses["released"] + statuses["held"] == 8
     assert statuses["released"] >= 2
     assert all(row["reason"] for row in rows if row["status"] == "held")

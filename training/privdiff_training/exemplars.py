@@ -156,7 +156,8 @@ def _exemplars_of(
     """Return the latents of the exemplars of one group, shape (m, channels, h, w)."""
     generators = [generator_for(config.seed, group, number) for number in range(config.candidates)]
     starts = groups.drawn(group, generators)
-    pipeline.register_modules(clusters=_clusters(groups, [group], starts[None]))
+    alone = _clusters(groups, [group], starts[None]).to(pipeline.device)
+    pipeline.register_modules(clusters=alone)
     size = [edge * pipeline.autoencoder.downsampling for edge in starts.shape[2:]]
     drawn = []
     for rows in torch.arange(config.candidates).split(BATCH):
