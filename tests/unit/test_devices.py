@@ -28,6 +28,7 @@ def test_a_step_on_another_device_mixes_none_and_gives_the_same_loss(
     stage = built.stage(name, **changes)
     for network in stage.networks.values():
         network.eval()  # running statistics would make the second loss another one
+        _moved_away(network)
     players = [player.name for player in stage.players()]
     here = [stage.loss(player, step_of(stage, player, index=1))[0].item() for player in players]
 
@@ -44,8 +45,15 @@ def test_a_step_on_another_device_mixes_none_and_gives_the_same_loss(
             assert loss.device == DEVICE
             there.append(loss.item())
 
-    # The tiny student and its teacher differ by 1e-5: a squared difference of 1e-10 is rounding.
-    assert there == pytest.approx(here, rel=1e-5, abs=1e-9)
+    assert there == pytest.approx(here, rel=1e-5)
+
+
+def _moved_away(network: torch.nn.Module) -> None:
+    """Let an adapter change its base: at its start the loss of distillation is rounding alone."""
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in network.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1, generator=generator)
 
 
 def test_a_cohort_is_encoded_on_the_device_and_kept_in_host_memory(
