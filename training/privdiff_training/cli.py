@@ -107,7 +107,7 @@ def fit_clusters(
     ],
 ) -> None:
     """Group the training patients by their findings and draw exemplars of every group: where the
-    profile standard starts from. A run that was interrupted goes on.
+    profiles standard and fast start from. A run that was interrupted goes on.
     """
     from privdiff_training.clusters import ClustersConfig
     from privdiff_training.config import load_config

@@ -34,7 +34,9 @@ class ClustersConfig(Strict):
     num_directions: int = Field(
         64, ge=0, description="Principal directions in which the patients of a group differ."
     )
-    exemplars: ExemplarsConfig = ExemplarsConfig()
+    exemplars: ExemplarsConfig = Field(
+        ExemplarsConfig(), description="The images of nobody that redrawings start from."
+    )
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from privdiff_training.assemble import BundleConfig
-from privdiff_training.clusters import ClustersConfig
+from privdiff_training.clusters import ClustersConfig, ExemplarsConfig
 from privdiff_training.config import DataConfig, SourceConfig
 from privdiff_training.evaluation.attacks.config import (
     AttackersConfig,
@@ -54,6 +54,7 @@ def configuration_reference() -> str:
         "`branches`, parts of a batch that carry each condition": BranchConfig,
         "`sas`, parts of a batch in each mode": SASMixture,
         "`clusters.yaml`": ClustersConfig,
+        "`exemplars` of `clusters.yaml`": ExemplarsConfig,
         "`bundle.yaml`": BundleConfig,
         **stages,
         "The file of `privdiff finetune --config`": FinetuneConfig,
