@@ -33,25 +33,38 @@ from tests.unit.workshop import Workshop, weights
 JUDGE = JudgeConfig(every=2, patience=2, inference_steps=2)
 
 
-def looks(*seen: tuple[int, float, float]) -> dict[int, Look]:
-    return {step: Look(step, linkage, agreement) for step, linkage, agreement in seen}
+def look(step: int, linkage: float = 0.8, agreement: float = 0.9, unlike: float = 0.1) -> Look:
+    return Look(step, linkage, agreement, kernel_distance=unlike)
+
+
+def kept(*seen: Look) -> int:
+    return best_of({each.step: each for each in seen}, JUDGE).step
 
 
 def test_the_base_is_kept_unless_a_step_is_better():
-    assert best_of(looks((0, 0.8, 0.9), (2, 0.8, 0.9)), JUDGE).step == 0
-    assert best_of(looks((0, 0.8, 0.9), (2, 0.7, 0.9)), JUDGE).step == 2
+    assert kept(look(0), look(2)) == 0
+    assert kept(look(0), look(2, linkage=0.7)) == 2
+    assert kept(look(0), look(2, agreement=0.95)) == 2
+    assert kept(look(0), look(2, unlike=0.05)) == 2
 
 
-def test_findings_do_not_buy_privacy_nor_privacy_findings():
-    more_private_but_blind = (2, 0.5, 0.8)
-    sharper_but_linked = (4, 0.9, 0.999)
-    assert (
-        best_of(looks((0, 0.8, 0.9), more_private_but_blind, sharper_but_linked), JUDGE).step == 0
-    )
+@pytest.mark.parametrize(
+    "bought",
+    [
+        look(2, linkage=0.5, agreement=0.8),
+        look(2, linkage=0.5, unlike=0.2),
+        look(2, linkage=0.9, agreement=0.999),
+        look(2, linkage=0.9, unlike=0.0),
+    ],
+    ids=["with findings", "with pictures", "findings with privacy", "pictures with privacy"],
+)
+def test_no_figure_buys_another(bought):
+    assert kept(look(0), bought) == 0
 
 
-def test_linkage_below_chance_is_no_gain():
-    assert best_of(looks((0, 0.5, 0.9), (2, 0.3, 0.9)), JUDGE).step == 0
+def test_linkage_below_chance_and_distance_below_zero_are_no_gain():
+    assert kept(look(0, linkage=0.5), look(2, linkage=0.3)) == 0
+    assert kept(look(0, unlike=0.0), look(2, unlike=-0.1)) == 0
 
 
 @pytest.fixture
@@ -124,6 +137,7 @@ def test_the_weights_of_the_best_step_are_exported(workshop):
     seen = again._seen(best.step)
     assert seen.linkage == pytest.approx(best.linkage, abs=1e-6)
     assert seen.agreement == pytest.approx(best.agreement, abs=1e-5)
+    assert seen.kernel_distance == pytest.approx(best.kernel_distance, abs=1e-5)
 
 
 def test_training_ends_when_nothing_gets_better(workshop):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
@@ -25,11 +27,14 @@ def kernel_distance(real: Tensor, drawn: Tensor, seed: int) -> float:
         Of the subsets.
     """
     torch.manual_seed(seed)  # torchmetrics draws subsets from the global generator
-    metric = KernelInceptionDistance(
-        feature=_Given(real.shape[1]),
-        subset_size=min(SUBSET, len(real), len(drawn)),
-        sync_on_compute=False,  # one process measures, also where several have trained
-    )
+    with warnings.catch_warnings():
+        # That it keeps all features in memory: they are in memory already.
+        warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save all")
+        metric = KernelInceptionDistance(
+            feature=_Given(real.shape[1]),
+            subset_size=min(SUBSET, len(real), len(drawn)),
+            sync_on_compute=False,  # one process measures, also where several have trained
+        )
     metric.update(real, real=True)
     metric.update(drawn, real=False)
     return float(metric.compute()[0])

@@ -88,17 +88,19 @@ class PrivateTraining(Strict):
 
 
 class JudgeConfig(Strict):
-    """When training stops: by linkage and kept findings of judging patients, not by the loss."""
+    """When training stops: by what is seen of redrawn judging patients, not by the loss."""
 
     every: int = Field(20, ge=1, description="Steps between two looks.")
     patience: int = Field(3, ge=1, description="Looks without a better one after which it ends.")
     images: int = Field(40, ge=2, description="Judging images that are redrawn, at most.")
     inference_steps: int = Field(10, ge=1, description="Of sampling, over the whole schedule.")
     tolerance: float = Field(
-        0.01, ge=0, description="By how much linkage may rise, and findings fall, against the base."
+        0.01,
+        ge=0,
+        description="By how much linkage and KID may rise, and agreement fall, against the base.",
     )
     least_gain: float = Field(
-        0.002, ge=0, description="By how much the score must rise for another step to be kept."
+        0.005, ge=0, description="By how much the score must rise for another step to be kept."
     )
 
 

@@ -1,9 +1,10 @@
-"""When training stops and which step is kept: by linkage and kept findings, not by the loss.
+"""When training stops and which step is kept: by privacy and utility, not by the loss.
 
 Every n steps images of judging patients, on whom nothing trains, are redrawn with the averaged
 weights. A verifier that is no critic says how well they can be linked to their originals, a
-classifier that is none how far what it reads has moved. Step 0 is what was there before: it is kept
-unless another step is better, so a training that gains nothing changes nothing.
+classifier that is none how far what it reads has moved, and its features how far the redrawn images
+lie from those of the site. Step 0 is what was there before: it is kept unless another step is
+better, so a training that gains nothing changes nothing.
 """
 
 from __future__ import annotations
@@ -47,29 +48,35 @@ class Look:
         AUC of the verifier between redrawn images and their originals; 0.5 is chance.
     agreement
         1 minus the mean distance of the classifier's probabilities on redrawn images and originals.
+    kernel_distance
+        KID of redrawn images to originals in the classifier's features; about 0 for images that
+        look like those of the site.
     """
 
     step: int
     linkage: float
     agreement: float
+    kernel_distance: float
 
     @property
     def score(self) -> float:
-        """What is highest for images that keep findings and lead to nobody."""
-        return self.agreement - max(self.linkage - 0.5, 0.0)
+        """What is highest for images of the site that keep findings and lead to nobody."""
+        linked, unlike = max(self.linkage - 0.5, 0.0), max(self.kernel_distance, 0.0)
+        return self.agreement - linked - unlike
 
 
 def best_of(looks: Mapping[int, Look], config: JudgeConfig) -> Look:
     """Return the look whose step is kept.
 
-    A step may only be better if linkage did not rise, and agreement did not fall, against step 0
-    by more than the tolerance: privacy is not bought with findings, nor findings with privacy.
+    A step may only be better if neither linkage nor the kernel distance rose, nor agreement fell,
+    against step 0 by more than the tolerance: none of the three is bought with another.
     """
     best = base = looks[0]
     for _, look in sorted(looks.items()):
         is_worse = (
             look.linkage > base.linkage + config.tolerance
             or look.agreement < base.agreement - config.tolerance
+            or look.kernel_distance > base.kernel_distance + config.tolerance
         )
         if not is_worse and look.score > best.score + config.least_gain:
             best = look
@@ -167,7 +174,12 @@ class PrivacyUtilityJudge:
         everybody = range(self._trial.patients)
         areas = [self._trial.auc(scores, everybody, rng) for _ in range(PAIRINGS)]
         read = self._evaluators.findings(redrawn)[:, : len(FINDINGS)].sigmoid()
-        return Look(step, float(np.mean(areas)), 1 - float((read - self._read).abs().mean()))
+        return Look(
+            step,
+            linkage=float(np.mean(areas)),
+            agreement=1 - float((read - self._read).abs().mean()),
+            kernel_distance=self._evaluators.kernel_distance(self._originals, redrawn, self._seed),
+        )
 
     def _keep(self, step: int) -> None:
         """Write the weights, before the look that names them."""
