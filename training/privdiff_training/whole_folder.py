@@ -13,7 +13,9 @@ from pathlib import Path
 def whole_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder to write into; once written, it takes the place of `target`.
 
-    If writing fails or is killed, `target` is as it was.
+    If writing fails or is killed, `target` is as it was. Its files may be read by whoever may read
+    the folder: safetensors writes files that only their owner can read, but a server may be run by
+    somebody else.
 
     Examples
     --------
@@ -29,6 +31,10 @@ def whole_folder(target: Path) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     yield partial
+    mode = partial.stat().st_mode & 0o666  # what the umask leaves
+    for path in partial.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
     shutil.rmtree(replaced, ignore_errors=True)
     if target.exists():
         os.replace(target, replaced)  # a folder with files cannot be replaced in one step
