@@ -38,7 +38,8 @@ DASK = {
     "distributed.admin.low-level-log-length": 100,
     "distributed.admin.system-monitor.log-length": 100,
     "distributed.admin.large-graph-warning-threshold": "1GB",  # pixels can be part of a task
-    "distributed.nanny.environ.MALLOC_TRIM_THRESHOLD_": 65536,
+    # What dask sets makes glibc map every large tensor anew, page by page: a third more time.
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
 }
 
 

@@ -165,12 +165,19 @@ class TestSweep:
         assert len(sweep.to_markdown().splitlines()) == 2 + 1 + len(ways)
 
     def test_metadata_takes_the_rows_of_pixels_alone(self, sweep):
-        points = measured_points([json.loads(json.dumps(sweep.to_record()))])
+        record = json.loads(json.dumps(sweep.to_record()))
+        record["rows"][0]["figures"]["same_image"].update(value=0.62, low=0.55, high=0.7)
+        points = measured_points([record])
         assert points.keys() == {Profile.STANDARD, Profile.VANILLA}
         assert points[Profile.STANDARD].keys() == {"0.3", "1.0"}
-        same_image = sweep.rows[0].figures.same_image
-        assert points[Profile.STANDARD]["0.3"].linkage_auc == round(same_image.value, 3)
-        assert points[Profile.STANDARD]["0.3"].n == 24
+        point = points[Profile.STANDARD]["0.3"]
+        assert (point.linkage_auc, point.interval, point.n) == (0.62, (0.55, 0.7), 24)
+
+    def test_linkage_below_chance_is_told_as_an_attacker_uses_it(self, sweep):
+        record = json.loads(json.dumps(sweep.to_record()))
+        record["rows"][0]["figures"]["same_image"].update(value=0.458, low=0.432, high=0.495)
+        point = measured_points([record])[Profile.STANDARD]["0.3"]
+        assert (point.linkage_auc, point.interval) == (0.542, (0.505, 0.568))
 
     def test_what_a_manifest_does_not_say_cannot_be_told(
         self, cohort, evaluators, tiny_bundle, tmp_path

@@ -254,6 +254,19 @@ def test_the_report_is_private_and_shows_pictures(tmp_path, drawn_cohort):
     assert stat.S_IMODE(folder.root.stat().st_mode) == 0o700
 
 
+def test_a_report_without_labels_says_so(tmp_path):
+    def forget(rows):
+        for row in rows:
+            row["findings"] = ""
+
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    write_cohort_report(checked(rewrite(write_cohort(tmp_path), forget)), folder)
+    page = folder.report.read_text()
+    assert "No image is labelled with a finding." in page
+    assert ">finding</th>" not in page
+
+
 def test_the_record_of_the_checks_names_nobody(tmp_path, drawn_cohort):
     folder = RunFolder(tmp_path / "run")
     folder.create()

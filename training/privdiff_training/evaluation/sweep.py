@@ -154,15 +154,23 @@ def sweep_bundle(
 
 
 def measured_points(records: Sequence[dict[str, Any]]) -> dict[Profile, dict[str, Measured]]:
-    """Return what a bundle's metadata says of its risk, from the records of sweeps."""
+    """Return what a bundle's metadata says of its risk, from the records of sweeps.
+
+    A linkage below chance is no less of a risk: an attacker turns the score, so max(AUC, 1 - AUC)
+    is told.
+    """
     found: dict[Profile, dict[str, Measured]] = {}
     for row in (row for record in records for row in record["rows"]):
         if row["told"] != Told.NOTHING.value:
             continue
         linkage = row["figures"]["same_image"]
+        ends = [linkage["value"], linkage["low"], linkage["high"]]
+        if linkage["value"] < 0.5:
+            ends = [1 - linkage["value"], 1 - linkage["high"], 1 - linkage["low"]]
+        area, low, high = (round(end, 3) for end in ends)
         found.setdefault(Profile(row["profile"]), {})[f"{row['strength']:.1f}"] = Measured(
-            linkage_auc=round(linkage["value"], 3),
-            interval=(round(linkage["low"], 3), round(linkage["high"], 3)),
+            linkage_auc=area,
+            interval=(low, high),
             findings_auc=round(row["figures"]["findings"]["value"], 3),
             n=linkage["patients"],
         )

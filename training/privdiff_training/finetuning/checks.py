@@ -120,7 +120,7 @@ def _unused(number: int) -> Iterator[Problem]:
         yield Problem(
             f"{number} images are of splits or data sets that are not used",
             Effect.LEFT_OUT,
-            "nothing, or name other splits under `split`",
+            "nothing, or name other splits under the key split of the configuration",
         )
 
 
@@ -170,7 +170,8 @@ def _too_few(cohort: Cohort, roles: Sequence[Role], config: SplitConfig) -> Iter
             yield Problem(
                 f"too few patients: {number} to {what}, {least} of one view are needed",
                 Effect.REFUSED,
-                "list more patients, or change the shares or splits under `split`",
+                "list more patients, or change shares or splits under the key split of the "
+                "configuration",
             )
     test = largest_dataset(_part(cohort, roles, Role.TEST))
     yield from _cannot_be_measured(test)
