@@ -27,7 +27,7 @@ from privdiff_training.evaluation.redrawn_copies import redrawn_copies
 from privdiff_training.evaluation.report.reading import read_evaluation
 from privdiff_training.evaluation.setting import EvaluationOptions, Setting
 from privdiff_training.evaluation.statistics import Figure
-from privdiff_training.evaluation.steps import Steps
+from privdiff_training.evaluation.steps import LegOver, Steps
 from typer.testing import CliRunner
 
 from privdiff_infer.cli import app
@@ -174,6 +174,26 @@ def test_a_run_that_was_killed_goes_on(options, tmp_path, monkeypatch):
     # training was killed
     assert len(trained) == 5 - 2
     assert written(again) == written(whole)
+
+
+@pytest.mark.usefixtures("small_plan")
+def test_a_leg_ends_in_time_and_names_what_it_did_not_reach(options, tmp_path):
+    options = replace(options, size=Size.DEFAULT, rungs=frozenset({Rung.FIXED}))
+    in_time = replace(options, hours=0)
+    with pytest.raises(LegOver, match="before: ") as over:
+        evaluate(in_time, tmp_path / "out")
+    assert "same command again" in over.value.remedy
+    assert not (tmp_path / "out" / REPORT).exists()
+
+    whole = evaluate(options, tmp_path / "out")
+    for step in (tmp_path / "out" / "steps").glob("vanilla-*"):
+        step.unlink()
+    leg = evaluate(in_time, tmp_path / "out")
+
+    assert [method.method for method in leg.methods] == ["standard 0.3", "labels to image"]
+    assert leg.methods_not_run["vanilla 0.3"] == "not reached in the time that was given"
+    assert "not reached in the time" in (tmp_path / "out" / "report.html").read_text()
+    assert written(evaluate(options, tmp_path / "out")) == written(whole)
 
 
 def count_trainings(monkeypatch: pytest.MonkeyPatch, killed_at: int | None = None) -> list[int]:

@@ -20,6 +20,8 @@ from tests.conftest import tiny_metadata
 from tests.unit.cohort_factory import write_cohort
 from tests.unit.tiny import tiny_pipeline
 
+BASELINES = {"downsampling", "blur", "noise", "DP-Pix", "flow field"}
+
 
 @pytest.fixture
 def roles(tmp_path: Path) -> Roles:
@@ -48,6 +50,15 @@ def test_a_larger_size_holds_the_smaller_one_in_its_order(tiny_bundle, roles, tm
     default = methods_for(Size.DEFAULT, tiny_bundle, roles, tmp_path)
 
     assert [method.name for method in full[: len(default)]] == [method.name for method in default]
+
+
+def test_a_leg_reaches_the_strongest_setting_of_every_baseline_first(full):
+    families = {method.family: method.name for method in full if method.family in BASELINES}
+    reached = [method for method in full if method.family in BASELINES]
+    first = reached[: len(families)]
+
+    assert {method.family for method in first} == set(families)
+    assert {"downsampling 32", "blur 16", "noise 0.8"} <= {method.name for method in first}
 
 
 def test_every_method_has_a_name_of_its_own_and_is_made_once(full):

@@ -51,6 +51,12 @@ def evaluate(
     attackers: Annotated[
         Path | None, typer.Option(help="YAML file: how attackers are trained, public encoders.")
     ] = None,
+    hours: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="After these no step begins and the report is written [all is done]."
+        ),
+    ] = None,
     evaluators: EvaluatorsFolder = EVALUATORS,
     cache_dir: CacheDir = Path("runs/cache"),
     seed: Seed = 0,
@@ -73,6 +79,7 @@ def evaluate(
             evaluators=evaluators,
             attackers=_attackers(attackers),
             cache_dir=cache_dir,
+            hours=hours,
         ),
         output,
     )

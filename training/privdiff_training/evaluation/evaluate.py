@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+
+from rich.progress import track
 
 from privdiff_infer.release import write_json
 from privdiff_training.cohort import Cohort
@@ -11,11 +14,12 @@ from privdiff_training.evaluation.memorization import measure_memorization
 from privdiff_training.evaluation.method_run import MethodRun
 from privdiff_training.evaluation.methods.pixelwise import Identity
 from privdiff_training.evaluation.methods.registry import methods_for, methods_left_out
-from privdiff_training.evaluation.record import Evaluation, Memorization
+from privdiff_training.evaluation.record import Evaluation, Memorization, MethodFigures
 from privdiff_training.evaluation.redraw import weights_hash
 from privdiff_training.evaluation.report import write_report
 from privdiff_training.evaluation.setting import PROTOCOL, EvaluationOptions, Setting
 from privdiff_training.evaluation.statistics import Estimate
+from privdiff_training.evaluation.steps import LegOver
 from privdiff_training.evaluation.verification_metrics import verification
 
 REPORT = "report.json"
@@ -36,6 +40,8 @@ def evaluate(options: EvaluationOptions, output: Path) -> Evaluation:
     ------
     CohortError
         If the cohort does not give every role an image.
+    LegOver
+        If the time that the run was given is over before the operating point is measured.
     """
     evaluation = _evaluation(Setting(options, output))
     write_json(output / REPORT, evaluation.to_record())
@@ -50,10 +56,12 @@ def _evaluation(setting: Setting) -> Evaluation:
     nothing = MethodRun(setting, Identity(), None, plan.control_seeds)
     originals = nothing.figures()
     point, *others = methods
-    measured = (
-        MethodRun(setting, point, nothing, plan.seeds).figures(),
-        *(MethodRun(setting, each, nothing, plan.baseline_seeds).figures() for each in others),
+    of_point = MethodRun(setting, point, nothing, plan.seeds).figures()
+    memorization = _memorization(setting)
+    of_others, unreached = _figures_in_time(
+        [MethodRun(setting, each, nothing, plan.baseline_seeds) for each in others]
     )
+    left_out = methods_left_out(options.size, methods, options.bundle, roles, options.cache_dir)
     units = [row.unit for row in roles.test]
     return Evaluation(
         size=options.size,
@@ -61,7 +69,7 @@ def _evaluation(setting: Setting) -> Evaluation:
         bundle=setting.bundle.name,
         version=setting.bundle.version,
         weights_sha256=weights_hash(setting.bundle),
-        operating_point=methods[0].name,
+        operating_point=point.name,
         dataset=options.dataset,
         folds=tuple(options.folds),
         images=len(units),
@@ -70,16 +78,28 @@ def _evaluation(setting: Setting) -> Evaluation:
         roles={name: _size(part) for name, part in vars(roles).items()},
         floors=_floors(setting),
         originals=originals,
-        methods=measured,
-        memorization=_memorization(setting),
+        methods=(of_point, *of_others),
+        memorization=memorization,
         protocol=PROTOCOL,
         plan=plan,
-        methods_not_run=methods_left_out(
-            options.size, methods, options.bundle, roles, options.cache_dir
-        ),
+        methods_not_run=unreached | left_out,
         not_measurable=setting.not_measurable,
         command=options.command,
     )
+
+
+def _figures_in_time(runs: Sequence[MethodRun]) -> tuple[list[MethodFigures], dict[str, str]]:
+    """Return the figures of the methods that are done, and the others with the reason.
+
+    When the time is over, methods that earlier legs did are still read.
+    """
+    done, unreached = [], {}
+    for run in track(runs, "Methods") if runs else ():
+        try:
+            done.append(run.figures())
+        except LegOver:
+            unreached[run.method.name] = "not reached in the time that was given"
+    return done, unreached
 
 
 def _floors(setting: Setting) -> dict[str, Estimate]:

@@ -1,4 +1,8 @@
-"""What an evaluation of each size runs, and why it leaves the rest out."""
+"""What an evaluation of each size runs, and why it leaves the rest out.
+
+Copies and readers are the same in the default and in the full size, so that a full run in the
+folder of a default one goes on from it.
+"""
 
 from __future__ import annotations
 
@@ -49,16 +53,16 @@ PLANS = {
     Size.FULL: Plan(
         rungs=frozenset(Rung),
         seeds=5,
-        baseline_seeds=5,
-        control_seeds=5,
+        baseline_seeds=3,
+        control_seeds=3,
         versions=2,
-        test_versions=4,
+        test_versions=2,
         test_images=None,
         drawn=500,
         members=1000,
         attributes=True,
-        reader_steps=1500,
-        gallery_versions=2,
+        reader_steps=600,
+        gallery_versions=1,
     ),
 }
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +55,8 @@ class EvaluationOptions:
         How attackers are trained, and which public encoders there are.
     cache_dir
         Where prepared images and copies are kept.
+    hours
+        After which no further step begins; None for no limit.
     """
 
     bundle: Path
@@ -65,6 +69,7 @@ class EvaluationOptions:
     evaluators: Path
     attackers: AttackersConfig
     cache_dir: Path
+    hours: float | None = None
 
     @property
     def command(self) -> str:
@@ -129,6 +134,7 @@ class Setting:
             options.seed,
             weights_fingerprint(options.evaluators),
             _digest(self.images),
+            until=inf if options.hours is None else time.monotonic() + 3600 * options.hours,
         )
         self.not_run = reasons_not_to_run(
             self.plan, options.size, options.rungs, bool(options.attackers.encoders)

@@ -1,4 +1,8 @@
-"""Results of the steps of a run on disk: a run that was killed goes on after the last one."""
+"""Results of the steps of a run on disk: a run that was killed goes on after the last one.
+
+A run may also be given its time. When that is over no further step begins, but what earlier legs
+did is still read.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,16 @@ import json
 import logging
 import os
 import re
+import time
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import TypeAdapter
 
+from privdiff_infer.errors import PrivDiffError
 from privdiff_infer.release import write_json
 from privdiff_training.evaluation.methods.method import hash_of
 from privdiff_training.evaluation.record import for_json
@@ -20,6 +27,10 @@ from privdiff_training.evaluation.record import for_json
 logger = logging.getLogger(__name__)
 
 ResultT = TypeVar("ResultT")
+
+
+class LegOver(PrivDiffError):
+    """The time that a run was given is over before a step that is not done yet."""
 
 
 class Steps:
@@ -34,11 +45,15 @@ class Steps:
         Where the files are.
     decided_by
         What decides every result of the run, such as images and seed.
+    until
+        Reading of ``time.monotonic`` from which on no further step begins: both methods then raise
+        `LegOver` for what is not on disk.
     """
 
-    def __init__(self, folder: Path, *decided_by: object) -> None:
+    def __init__(self, folder: Path, *decided_by: object, until: float = inf) -> None:
         self.folder = folder
         self.decided_by = decided_by
+        self.until = until
 
     def record(
         self, name: str, kind: Any, make: Callable[[], ResultT], *decided_by: object
@@ -59,7 +74,7 @@ class Steps:
         adapter: TypeAdapter[ResultT] = TypeAdapter(kind)
         path = self._path(name, ".json", decided_by)
         if not path.exists():
-            logger.info("%s", name)
+            self._begin(name)
             result = make()
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, for_json(adapter.dump_python(result)))
@@ -72,7 +87,7 @@ class Steps:
         """Return arrays of a step by name; like `record`."""
         path = self._path(name, ".npz", decided_by)
         if not path.exists():
-            logger.info("%s", name)
+            self._begin(name)
             made = make()
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(f".{os.getpid()}.partial")
@@ -81,6 +96,14 @@ class Steps:
             os.replace(partial, path)
         with np.load(path, allow_pickle=False) as content:
             return dict(content)
+
+    def _begin(self, name: str) -> None:
+        if time.monotonic() >= self.until:
+            raise LegOver(
+                f"the time of this run was over before: {name}",
+                "give the same command again: it goes on there",
+            )
+        logger.info("%s", name)
 
     def _path(self, name: str, suffix: str, decided_by: tuple[object, ...]) -> Path:
         plain = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")

@@ -64,7 +64,10 @@ class Inversion:
 
     def train(self, known: Known, seed: int) -> Scores:
         """Train the inverter by the mean absolute error, then who looks."""
-        inverter, curve = _trained(known, self.config, seed)
+        key = (hash_of("inverter", self.config.model_dump_json()), seed)
+        if key not in known.memory:
+            known.memory[key] = _trained(known, self.config, seed)
+        inverter, curve = known.memory[key]
 
         def recovered(copies: Copies) -> Copies:
             small = resampled(copies.pixels, self.config.image_size)

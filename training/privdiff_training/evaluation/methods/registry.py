@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from privdiff_infer.errors import BundleError
@@ -84,15 +85,30 @@ def _candidates(size: Size, bundle: Path, roles: Roles, cache_dir: Path) -> list
             BundleMethod(bundle, Profile.VANILLA, 1.0),
         ]
     if size is Size.FULL:
-        methods += [
-            *_told(bundle, strength, roles),
-            *_profiles(bundle),
-            *ablations(bundle, reference, strength),
-            *pixelwise_methods(),
+        baselines = [
             *k_same_methods(bundle, reference, strength),
             *flow_fields(bundle, reference, cache_dir),
+            *pixelwise_methods(),
+        ]
+        methods += [
+            *_told(bundle, strength, roles),
+            *_one_of_each_family(baselines),
+            *_one_of_each_family(list(ablations(bundle, reference, strength))),
+            *_profiles(bundle),
         ]
     return methods
+
+
+def _one_of_each_family(methods: Sequence[Method]) -> Iterator[Method]:
+    """Yield the last point of every curve, then the point before it: a leg reaches all curves.
+
+    The last point is the strongest setting, which is where the operating point stands.
+    """
+    curves: dict[str, list[Method]] = {}
+    for method in methods:
+        curves.setdefault(method.family, []).append(method)
+    rounds = zip_longest(*(reversed(curve) for curve in curves.values()))
+    yield from (method for each in rounds for method in each if method is not None)
 
 
 def operating_strength(metadata: BundleMetadata) -> float:
