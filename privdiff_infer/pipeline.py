@@ -249,7 +249,7 @@ class PrivDiffPipeline(DiffusionPipeline):
 
         # 1. What the images show, and of whom; or a group of patients that shows the like
         if self.starts_from_cluster(settings):
-            groups = self.clusters.nearest(self.reader.evidence(self.reader(images)))
+            groups = self.group_of(images)
             seen = self._conditions_of(groups)
             latents = self.clusters.drawn(groups, generators)  # (n, c, h/16, w/16)
         else:
@@ -285,6 +285,12 @@ class PrivDiffPipeline(DiffusionPipeline):
     def read_findings(self, images: Tensor) -> Tensor:
         """Return the finding states (n, 15) that the pipeline sees in images."""
         return finding_states(self.reader.evidence(self.reader(images)))
+
+    @torch.no_grad()
+    def group_of(self, images: Tensor) -> Tensor:
+        """Return the group of patients (n,) whose findings are nearest to those of images."""
+        groups: Tensor = self.clusters.nearest(self.reader.evidence(self.reader(images)))
+        return groups
 
     def _conditions_in(self, images: Tensor) -> Conditions:
         """Return what the critics see in images."""

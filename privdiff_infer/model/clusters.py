@@ -35,6 +35,7 @@ from dataclasses import dataclass
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from privdiff_infer.model.strict_model import StrictModel
 from privdiff_infer.vocabulary import FINDING_TOKENS
@@ -147,6 +148,6 @@ class PatientClusters(StrictModel, ConfigMixin):
 
 
 def nearest_centre(evidence: Tensor, centres: Tensor) -> Tensor:
-    """Return which of the centres (c, 15) is nearest to each row of evidence (n, 15), int64."""
-    distance = (evidence.double()[:, None] - centres.double()).square().sum(-1)
-    return distance.argmin(dim=-1)
+    """Return which of the centres (c, 15) has the highest cosine with each row (n, 15), int64."""
+    directions, of_centres = (normalize(each.double(), dim=-1) for each in (evidence, centres))
+    return (directions @ of_centres.mT).argmax(dim=-1)

@@ -26,8 +26,11 @@ from privdiff_training.evaluation.attacks.readings import ByReadings
 from privdiff_training.evaluation.attacks.redrawn_gallery import RedrawnGallery
 from privdiff_training.evaluation.attacks.shape import ShapeAttack
 from privdiff_training.evaluation.attacks.siamese import Partner, SiameseAttack
+from privdiff_training.evaluation.attacks.starting_points import StartingPoints
+from privdiff_training.evaluation.attacks.together import Together
 from privdiff_training.evaluation.linkage import Linkage
 from privdiff_training.evaluation.linkage_figures import linkage_figures
+from privdiff_training.evaluation.methods.method import Starts
 from privdiff_training.evaluation.record import MethodFigures
 from privdiff_training.evaluation.statistics import NOTHING
 from privdiff_training.evaluation.utility import measure_utility
@@ -40,6 +43,7 @@ from torch.nn import functional
 from privdiff_infer.errors import CohortError
 from privdiff_infer.model.critics import IdentityEmbedder, RadiographReader
 from tests.unit.chest import chest
+from tests.unit.tiny import tiny_pipeline
 from tests.unit.toy_people import BACKBONE, SIDE, copies_of, known, people, taught_verifier
 
 SIAMESE = SiameseConfig(
@@ -304,7 +308,71 @@ class TestOwnersOfTheTool:
         assert [step for step, _ in first.curve] == [0, 2]
         undone = Inversion(strong, INVERTER.model_copy(update={"steps": 2}))
         undone.train(given, 0)
-        assert set(given.memory) == {(strong.fingerprint, 0), (strong.fingerprint, 1)}
+        first_two = {(strong.fingerprint, 0), (strong.fingerprint, 1)}
+        assert first_two < set(given.memory) and len(given.memory) == 3  # the inverter is the third
+
+
+class TestOwnerOfTheWeights:
+    """A tool that shows one of three fixed images, by how bright the original is at the bottom."""
+
+    @pytest.fixture(scope="class")
+    def starting_points(self, tmp_path_factory: pytest.TempPathFactory) -> StartingPoints:
+        folder = tmp_path_factory.mktemp("bundle")
+        tiny_pipeline().autoencoder.save_pretrained(folder / "autoencoder")
+        return StartingPoints(folder / "autoencoder")
+
+    @staticmethod
+    def group_of(images: Tensor) -> Tensor:
+        return (images[:, 0, -8:].mean((1, 2)) * 6).long().clamp(1, 3) - 1
+
+    @staticmethod
+    def exemplars() -> Tensor:
+        return torch.rand(6, 1, 64, 64, generator=torch.Generator().manual_seed(5))
+
+    def tool(self, images: Tensor, seed: int) -> Tensor:
+        drawn = torch.Generator().manual_seed(seed)
+        picked = 2 * self.group_of(images) + torch.randint(2, (len(images),), generator=drawn)
+        noise = 0.1 * torch.rand(len(images), 1, 64, 64, generator=drawn)
+        return (0.9 * self.exemplars()[picked] + noise).clamp(0, 1)
+
+    def owned(self) -> Known:
+        def starts(originals: Originals) -> Starts:
+            groups = self.group_of(originals.pixels.float() / 255)
+            return Starts(self.exemplars(), groups[:, None] == torch.arange(3).repeat_interleave(2))
+
+        return replace(known(self.tool), starts=starts)
+
+    def test_a_choice_is_found_that_no_likeness_shows(self, fixed, starting_points, test):
+        given, queries = self.owned(), copies_of(self.tool, test)
+        groups = self.group_of(test.pixels.float() / 255)
+        same = groups[:, None] == groups
+        # who knows the group of every copy: a rare one tells more
+        told = seed_auc(test.cohort, (same / same.sum(1)).double().numpy(), Linkage.SAME_IMAGE)
+        found = seed_auc(
+            test.cohort, starting_points.train(given, 0)(queries, test), Linkage.SAME_IMAGE
+        )
+        like = seed_auc(test.cohort, fixed.train(given, 0)(queries, test), Linkage.SAME_IMAGE)
+
+        assert found == pytest.approx(told, abs=0.01)
+        assert found > like + 0.1
+
+    def test_where_the_start_is_the_original_they_are_compared(self, starting_points, test):
+        given, queries = known(nothing_done), copies_of(nothing_done, test)
+        scores = starting_points.train(given, 0)(queries, test)
+        assert (scores.argmax(1) == np.arange(len(test))).all()
+
+    def test_together_they_are_no_weaker_than_the_best(self, fixed, starting_points, test):
+        given, queries = self.owned(), copies_of(self.tool, test)
+        every = Together((fixed, starting_points))
+
+        scores = every.train(given, 0)(queries, test)
+
+        best = starting_points.train(given, 0)(queries, test)
+        assert seed_auc(test.cohort, scores, Linkage.SAME_IMAGE) > (
+            seed_auc(test.cohort, best, Linkage.SAME_IMAGE) - 0.02
+        )
+        assert "pairs of a copy and an original" in every.trained_on(given)
+        assert every.name == "A0, A13 together"
 
 
 class TestFloors:
@@ -329,7 +397,7 @@ class TestFloors:
 
     def test_nobody_to_learn_from(self):
         single = people(10, 3, images=1)
-        given = Known(single, people(10, 4, images=1), single, lambda _: None, lambda _: None)
+        given = Known(single, people(10, 4, images=1), single, *[lambda _: None] * 3)
         with pytest.raises(CohortError, match="no patient has two images"):
             MetadataAttack((Fact.AGE,)).train(given, 0)
 

@@ -16,6 +16,7 @@ from privdiff_training.clusters import (
     ExemplarsConfig,
     PatientGroups,
     PatientReadings,
+    alike,
     group_patients,
     microaggregated,
     principal_directions,
@@ -175,6 +176,7 @@ class TestFit:
     def test_like_patients_come_together_and_give_mean_and_conditions(self) -> None:
         evidence = torch.zeros(6, len(FINDING_TOKENS))
         evidence[3:, 0] = 9.0
+        evidence[:3, 1] = 9.0
         latents = torch.arange(6.0)[:, None, None, None].expand(6, 1, 2, 2)
         readings = PatientReadings(
             evidence=evidence,
@@ -184,12 +186,14 @@ class TestFit:
             sex=torch.tensor([-1.0, -1, -1, 1, 1, 1]),
         )
 
-        clusters = group_patients(readings, torch.eye(2), k=3, num_directions=1)
+        rows = alike(evidence, num_groups=2, k=3)
+        clusters = group_patients(readings, torch.eye(2), rows, num_directions=1)
 
         first, second = nearest_centre(evidence[[0, 5]], clusters.centres).tolist()
         assert first != second
         assert clusters.means[[first, second], 0, 0, 0].tolist() == [1.0, 4.0]
         assert clusters.findings[[first, second], 0].tolist() == [0, 2]
+        assert clusters.findings[[first, second], 1].tolist() == [2, 0]
         assert clusters.identity[[first, second]].tolist() == [0, 1]
         assert clusters.age[[first, second]].tolist() == [1, 4]
         assert clusters.sex[[first, second]].tolist() == [0, 1]
@@ -223,7 +227,7 @@ class TestFit:
 
     @pytest.mark.parametrize(
         ("k", "directions", "message"),
-        [(7, 0, "6 patients make no cluster of 7"), (3, 5, "in fewer than 5 directions")],
+        [(7, 0, "6 patients make no cluster of 7"), (3, 6, "in fewer than 6 directions")],
     )
     def test_too_few_patients_are_an_error(self, k: int, directions: int, message: str) -> None:
         zeros = torch.zeros
@@ -232,14 +236,27 @@ class TestFit:
         )
 
         with pytest.raises(CohortError, match=message):
-            group_patients(readings, torch.eye(2), k, directions)
+            rows = alike(readings.evidence, 2, k)
+            group_patients(readings, torch.eye(2), rows, directions)
+
+    def test_groups_are_of_one_direction_and_none_is_too_small(self) -> None:
+        directions = torch.eye(15)[[0] * 8 + [1] * 8 + [2] * 2]
+        evidence = directions * torch.linspace(1, 9, 18)[:, None]
+
+        three, two = (alike(evidence, 3, k) for k in (2, 3))
+
+        assert sorted(map(len, three)) == [2, 8, 8]
+        assert all(len(set(directions[rows].argmax(1).tolist())) == 1 for rows in three)
+        assert len(two) == 2 and min(map(len, two)) >= 3
+        assert sorted(np.concatenate(two)) == list(range(18))
 
     def test_the_command_puts_them_into_a_bundle_that_is_being_built(self, tmp_path: Path) -> None:
         tiny_pipeline().save_pretrained(tmp_path / "components")
         manifest = write_cohort(tmp_path, patients=12)
         config = ClustersConfig(
             data=DataConfig(manifest=manifest, image_size=64, cache_dir=tmp_path / "cache"),
-            k=3,
+            num_groups=3,
+            k=2,
             num_directions=4,
             exemplars=ExemplarsConfig(count=2, candidates=3),
         )
@@ -248,7 +265,7 @@ class TestFit:
         again = export_clusters(tmp_path / "components", config)
 
         loaded = PrivDiffPipeline.from_pretrained(tmp_path / "components").clusters
-        assert fitted.patients.min() >= 3
+        assert fitted.patients.min() >= 2
         for name, values in loaded.state_dict().items():
             assert torch.equal(values, fitted.state_dict()[name])
             assert torch.equal(values, again.state_dict()[name])

@@ -18,8 +18,6 @@ from tests.conftest import tiny_metadata
 from tests.unit.cohort_factory import write_cohort
 from tests.unit.tiny import SIZE, tiny_pipeline
 
-K = 2
-
 
 def bundle(folder: Path, clusters: PatientClusters | None) -> BundleInfo:
     pipeline = tiny_pipeline()
@@ -32,7 +30,7 @@ def bundle(folder: Path, clusters: PatientClusters | None) -> BundleInfo:
 @pytest.fixture
 def grouped(tmp_path: Path) -> BundleInfo:
     clusters = PatientClusters(3, (4, 4, 4), num_exemplars=2)
-    clusters.patients.copy_(torch.tensor([K, K + 1, K + 1]))
+    clusters.patients.copy_(torch.tensor([20, 20, 30]))
     return bundle(tmp_path / "base", clusters)
 
 
@@ -49,7 +47,7 @@ def trained_reader(folder: Path) -> Path:
 
 
 def test_a_fitted_reader_brings_groups_of_its_cohort(grouped: BundleInfo, tmp_path: Path) -> None:
-    data, components = cohort(tmp_path, 14), tmp_path / "components"
+    data, components = cohort(tmp_path, 30), tmp_path / "components"
     reader = trained_reader(tmp_path)
 
     regroup(grouped, reader, data, components, seed=0)
@@ -57,7 +55,7 @@ def test_a_fitted_reader_brings_groups_of_its_cohort(grouped: BundleInfo, tmp_pa
     clusters = PatientClusters.from_pretrained(components / "clusters")
     patients = len({row.unit for source in data.read_sources() for row in source})
     assert clusters.patients.sum() == patients
-    assert clusters.patients.min() >= K
+    assert clusters.patients.min() >= 10 and len(clusters.patients) <= 3
     assert clusters.exemplars.shape[:2] == (len(clusters.patients), 2)
     pipeline = PrivDiffPipeline.from_pretrained(grouped.path)
     pipeline.register_modules(reader=RadiographReader.from_pretrained(reader), clusters=clusters)
@@ -68,8 +66,8 @@ def test_a_small_cohort_cannot_have_groups(grouped: BundleInfo, tmp_path: Path) 
     reason = lacks_patients_for_groups(grouped, cohort(tmp_path, 6))
 
     assert reason is not None
-    assert "need 10 training patients" in reason
-    assert lacks_patients_for_groups(grouped, cohort(tmp_path, 20)) is None
+    assert "need 50 training patients" in reason
+    assert lacks_patients_for_groups(grouped, cohort(tmp_path, 80)) is None
 
 
 def test_a_base_without_groups_needs_none(tmp_path: Path) -> None:

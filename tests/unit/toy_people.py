@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from privdiff_training.cohort import Cohort, CohortImage
 from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals
+from privdiff_training.evaluation.methods.method import Starts
 from privdiff_training.sampling import generator_for
 from privdiff_training.stages.identity import supervised_contrastive
 from torch.nn import functional
@@ -52,7 +53,11 @@ def known(copy, seed: int = 10, versions: int = 2) -> Known:
     def anew(originals: Originals) -> Copies:
         return copies_of(copy, originals, versions, first=1000)
 
-    return Known(people(20, seed), people(50, seed + 1), people(25, seed + 2), copies, anew)
+    def starts(originals: Originals) -> Starts:
+        return Starts(originals.pixels.float() / 255, torch.eye(len(originals), dtype=torch.bool))
+
+    roles = (people(20, seed), people(50, seed + 1), people(25, seed + 2))
+    return Known(*roles, copies, anew, starts)
 
 
 def copies_of(copy, originals: Originals, versions: int = 1, first: int = 0) -> Copies:

@@ -1,4 +1,8 @@
-"""Groups of patients with like findings, k or more in each, and the file that says whose."""
+"""Groups of patients with like findings, k or more in each, and the file that says whose.
+
+Findings are alike if their evidence points the same way: the measure is the cosine, as in the gate
+of findings.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from pydantic import Field
+from sklearn.cluster import KMeans
 from torch import Tensor
+from torch.nn import functional
 
 from privdiff_infer.errors import CohortError
 from privdiff_infer.pipeline import PrivDiffPipeline, finding_states
@@ -18,8 +24,8 @@ from privdiff_training.config import DataConfig, Strict
 class ExemplarsConfig(Strict):
     """How the images that redrawings start from are drawn and chosen."""
 
-    count: int = Field(4, ge=1, description="Exemplars that each group keeps.")
-    candidates: int = Field(24, ge=1, description="Images drawn for each group to choose from.")
+    count: int = Field(32, ge=1, description="Exemplars that each group keeps.")
+    candidates: int = Field(256, ge=1, description="Images drawn for each group to choose from.")
     strength: float = Field(0.7, gt=0, le=1, description="Of drawing a candidate.")
     num_inference_steps: int = Field(20, ge=1, description="Over the whole schedule.")
     findings_weight: float = Field(2.0, ge=1, description="w_diag of drawing a candidate.")
@@ -30,6 +36,11 @@ class ClustersConfig(Strict):
     """The keys of ``clusters.yaml``."""
 
     data: DataConfig = DataConfig()
+    num_groups: int = Field(
+        3,
+        ge=1,
+        description="Groups at most; what bounds linkage. Fewer if some would be too small.",
+    )
     k: int = Field(10, ge=2, description="Least number of patients of a group.")
     num_directions: int = Field(
         64, ge=0, description="Principal directions in which the patients of a group differ."
@@ -136,9 +147,12 @@ class PatientGroups:
 
 
 def group_patients(
-    readings: PatientReadings, prototypes: Tensor, k: int, num_directions: int
+    readings: PatientReadings,
+    prototypes: Tensor,
+    groups: Sequence[np.ndarray],
+    num_directions: int,
 ) -> PatientGroups:
-    """Put patients with like findings together, at least k in each group.
+    """Describe groups of patients.
 
     Parameters
     ----------
@@ -146,20 +160,17 @@ def group_patients(
         Of the patients.
     prototypes
         The identity codebook, shape (prototypes, embedding_dim).
-    k
-        Least number of patients of a group.
+    groups
+        Rows of the patients of each group, as `alike` or `microaggregated` tells them.
     num_directions
         See `PatientGroups`.
 
     Raises
     ------
     CohortError
-        If there are too few patients for one group or for the directions.
+        If there are too few patients for the directions.
     """
     patients = len(readings.evidence)
-    if patients < k:
-        raise CohortError(f"{patients} patients make no cluster of {k}", "choose a smaller k")
-    groups = [torch.from_numpy(rows) for rows in microaggregated(readings.evidence.numpy(), k)]
     if patients - len(groups) < num_directions:
         raise CohortError(
             f"{patients} patients in {len(groups)} clusters differ in fewer than {num_directions} "
@@ -187,6 +198,41 @@ def group_patients(
     )
 
 
+def alike(evidence: Tensor, num_groups: int, k: int) -> list[np.ndarray]:
+    """Partition patients by where their evidence points (k-means on the sphere).
+
+    Source: Dhillon, Modha, Concept Decompositions for Large Sparse Text Data Using Clustering,
+    Machine Learning 42, 2001.
+
+    Parameters
+    ----------
+    evidence
+        Shape (patients, 15).
+    num_groups
+        At most; fewer where a group would have fewer than k patients.
+    k
+        Least number of patients of a group.
+
+    Returns
+    -------
+    list of ndarray
+        Rows of each group.
+
+    Raises
+    ------
+    CohortError
+        If there are fewer than k patients.
+    """
+    _require(len(evidence), k)
+    directions = functional.normalize(evidence.double(), dim=1).numpy()
+    for count in range(min(num_groups, len(evidence) // k), 0, -1):
+        labels = KMeans(count, n_init=10, random_state=0).fit_predict(directions)
+        groups = [np.flatnonzero(labels == group) for group in range(count)]
+        if min(map(len, groups)) >= k:
+            break
+    return groups
+
+
 def principal_directions(residuals: Tensor, freedom: int, count: int) -> Tensor:
     """Return the `count` strongest directions of residuals (n, ...) times their deviations.
 
@@ -205,7 +251,7 @@ def principal_directions(residuals: Tensor, freedom: int, count: int) -> Tensor:
 
 
 def microaggregated(values: np.ndarray, k: int) -> list[np.ndarray]:
-    """Partition rows into groups of k to 2k - 1 similar ones (MDAV).
+    """Partition rows into groups of k to 2k - 1 similar ones (MDAV); fewer than k are an error.
 
     Source: Domingo-Ferrer, Torra, Ordinal, Continuous and Heterogeneous k-Anonymity Through
     Microaggregation, Data Mining and Knowledge Discovery 11, 2005: the row that is farthest from
@@ -218,6 +264,7 @@ def microaggregated(values: np.ndarray, k: int) -> list[np.ndarray]:
     >>> sorted(sorted(group.tolist()) for group in groups)
     [[0, 2], [1, 3, 4]]
     """
+    _require(len(values), k)
     values = values.astype(np.float64)
     left = np.arange(len(values))
     groups = []
@@ -232,6 +279,11 @@ def microaggregated(values: np.ndarray, k: int) -> list[np.ndarray]:
         group, left = _split_nearest(values, left, centre, k)
         groups.append(group)
     return [*groups, left]
+
+
+def _require(patients: int, k: int) -> None:
+    if patients < k:
+        raise CohortError(f"{patients} patients make no cluster of {k}", "choose a smaller k")
 
 
 def _mean_by(values: Tensor, group: Tensor, count: int) -> Tensor:

@@ -31,6 +31,7 @@ from privdiff_training.clusters import (
     ExemplarsConfig,
     PatientGroups,
     PatientReadings,
+    alike,
     group_patients,
 )
 from privdiff_training.evaluation.copies import CopyThresholds, TrainingSet
@@ -93,7 +94,8 @@ def export_clusters(components: Path, config: ClustersConfig) -> PatientClusters
     units = [row.unit for row in images.cohort]
     readings = PatientReadings.read(pipeline, images.batches(), units)
     prototypes = pipeline.identity.prototypes.cpu()
-    groups = group_patients(readings, prototypes, config.k, config.num_directions)
+    rows = alike(readings.evidence, config.num_groups, config.k)
+    groups = group_patients(readings, prototypes, rows, config.num_directions)
     is_copy = NearCopies.of(images, pipeline.identity)
     clusters = with_exemplars(pipeline, groups, config.exemplars, is_copy, config.data.cache_dir)
     with whole_folder(components / CLUSTERS) as partial:

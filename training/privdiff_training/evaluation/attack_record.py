@@ -29,6 +29,8 @@ class Rung(str, Enum):
     AVERAGING = "A8"
     REDRAWN_GALLERY = "A11"
     READINGS = "A12"
+    STARTING_POINTS = "A13"
+    TOGETHER = "A14"
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from functools import cached_property
 
+import torch
+
 from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals
-from privdiff_training.evaluation.methods.method import Method
+from privdiff_training.evaluation.methods.method import Method, Starts
 from privdiff_training.evaluation.redrawn_copies import redrawn_copies
 from privdiff_training.evaluation.setting import Setting
 
@@ -49,6 +51,7 @@ class MethodCopies:
             copy_anew=lambda originals: self._made(
                 originals, plan.gallery_versions, seed + ATTACKERS_SEED
             ),
+            starts=self._starts,
         )
 
     @cached_property
@@ -56,6 +59,12 @@ class MethodCopies:
         """What is released of the test images."""
         setting = self.setting
         return self._made(setting.test, setting.plan.test_versions, setting.options.seed)
+
+    def _starts(self, originals: Originals) -> Starts:
+        pixels = originals.pixels.float() / 255
+        return self.method.starts(pixels) or Starts(
+            pixels, torch.eye(len(pixels), dtype=torch.bool)
+        )
 
     def _made(self, originals: Originals, versions: int, seed: int) -> Copies:
         pixels = redrawn_copies(

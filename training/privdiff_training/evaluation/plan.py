@@ -36,6 +36,8 @@ PLANS = {
                 Rung.AVERAGING,
                 Rung.REDRAWN_GALLERY,
                 Rung.READINGS,
+                Rung.STARTING_POINTS,
+                Rung.TOGETHER,
             }
         ),
         seeds=3,

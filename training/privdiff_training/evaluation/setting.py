@@ -21,7 +21,7 @@ from privdiff_training.evaluation.attacks.embedding import FixedVerifier, weight
 from privdiff_training.evaluation.attacks.ladder import ladder
 from privdiff_training.evaluation.attacks.metadata import Fact, floors
 from privdiff_training.evaluation.cohort_limits import FLOORS, floor_name, not_measurable
-from privdiff_training.evaluation.methods.method import hash_of
+from privdiff_training.evaluation.methods.method import Starts, hash_of
 from privdiff_training.evaluation.networks import Evaluators
 from privdiff_training.evaluation.plan import PLANS, reasons_not_to_run
 from privdiff_training.evaluation.record import Size
@@ -162,6 +162,7 @@ class Setting:
             self.images["attacker_select"],
             copy=_no_copies,
             copy_anew=_no_copies,
+            starts=_no_starts,
         )
         queries = Copies(self.test.cohort, self.test.pixels[None])
         return {
@@ -182,6 +183,10 @@ class Setting:
 
 def _no_copies(originals: Originals) -> Copies:
     raise AssertionError("who sees no pixel needs no copy")
+
+
+def _no_starts(originals: Originals) -> Starts:
+    raise AssertionError("who sees no pixel does not look into the tool")
 
 
 def _limited(roles: Roles, images: int | None) -> Roles:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from privdiff_infer.model.bundle import BundleInfo
-from privdiff_infer.model.clusters import PatientClusters
 from privdiff_infer.model.critics import RadiographReader
 from privdiff_infer.pipeline import PrivDiffPipeline
 from privdiff_training.clusters import (
     ClustersConfig,
     ExemplarsConfig,
     PatientReadings,
+    alike,
     group_patients,
 )
 from privdiff_training.config import DataConfig
@@ -23,10 +23,10 @@ from privdiff_training.exemplars import CLUSTERS, NearCopies, with_exemplars
 from privdiff_training.stages.data import TrainingImages
 from privdiff_training.whole_folder import whole_folder
 
-LEAST_GROUPS = 5
-"""With fewer, the findings of a patient are hardly those of any group."""
-CANDIDATES = 8
-"""For each group: a third of what the embedded bundle chose from, in a third of the time."""
+LEAST_PATIENTS = 50
+"""With fewer, the groups say more of who they are than of their findings."""
+CANDIDATES = 2
+"""For each exemplar: a quarter of what the embedded bundle chose from, in a quarter of the time."""
 
 
 def lacks_patients_for_groups(base: BundleInfo, data: DataConfig) -> str | None:
@@ -35,17 +35,19 @@ def lacks_patients_for_groups(base: BundleInfo, data: DataConfig) -> str | None:
     Parameters
     ----------
     base
-        The bundle that is adapted; its smallest group says how many patients make one.
+        The bundle that is adapted.
     data
         The images that train.
     """
     if not (base.path / CLUSTERS).is_dir():
         return None
-    needed = LEAST_GROUPS * _smallest_group(base)
     patients = len({row.unit for source in data.read_sources() for row in source})
-    if patients >= needed:
+    if patients >= LEAST_PATIENTS:
         return None
-    return f"groups for a reader of its own need {needed} training patients, {patients} are there"
+    return (
+        f"groups for a reader of its own need {LEAST_PATIENTS} training patients, {patients} are "
+        "there"
+    )
 
 
 def regroup(base: BundleInfo, reader: Path, data: DataConfig, components: Path, seed: int) -> None:
@@ -71,21 +73,17 @@ def regroup(base: BundleInfo, reader: Path, data: DataConfig, components: Path, 
     pipeline.register_modules(reader=RadiographReader.from_pretrained(reader))
     units = [row.unit for row in images.cohort]
     readings = PatientReadings.read(pipeline.to(images.device), images.batches(), units)
-    k, patients = _smallest_group(base), len(set(units))
+    usual = ClustersConfig()
+    rows = alike(readings.evidence, len(pipeline.clusters.patients), usual.k)
     groups = group_patients(
         readings,
         pipeline.identity.prototypes.cpu(),
-        k,
-        min(ClustersConfig().num_directions, patients - patients // k),
+        rows,
+        min(usual.num_directions, len(set(units)) - len(rows)),
     )
-    exemplars = ExemplarsConfig(
-        count=pipeline.clusters.exemplars.shape[1], candidates=CANDIDATES, seed=seed
-    )
+    count = pipeline.clusters.exemplars.shape[1]
+    exemplars = ExemplarsConfig(count=count, candidates=CANDIDATES * count, seed=seed)
     is_copy = NearCopies.of(images, pipeline.identity)
     clusters = with_exemplars(pipeline, groups, exemplars, is_copy, data.cache_dir)
     with whole_folder(components / CLUSTERS) as partial:
         clusters.save_pretrained(partial)
-
-
-def _smallest_group(base: BundleInfo) -> int:
-    return int(PatientClusters.from_pretrained(base.path / CLUSTERS).patients.min())

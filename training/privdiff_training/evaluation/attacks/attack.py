@@ -13,6 +13,7 @@ from torch import Tensor
 
 from privdiff_training.cohort import Cohort
 from privdiff_training.evaluation.attack_record import Rung
+from privdiff_training.evaluation.methods.method import Starts
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class Known:
     copy_anew
         The tool with seeds of the attacker's own: of no original does it make a copy that `copy`
         makes, or that was released.
+    starts
+        What the tool may put in the place of originals: of the tool's insides all that matters.
     memory
         What attackers have learned from all this and may use again, by fingerprint and seed.
     """
@@ -81,6 +84,7 @@ class Known:
     select: Originals
     copy: Callable[[Originals], Copies] = field(repr=False)
     copy_anew: Callable[[Originals], Copies] = field(repr=False)
+    starts: Callable[[Originals], Starts] = field(repr=False)
     memory: dict[tuple[str, int], Any] = field(init=False, repr=False, default_factory=dict)
 
     @cached_property

@@ -15,6 +15,8 @@ from privdiff_training.evaluation.attacks.readings import ByReadings
 from privdiff_training.evaluation.attacks.redrawn_gallery import RedrawnGallery
 from privdiff_training.evaluation.attacks.shape import ShapeAttack
 from privdiff_training.evaluation.attacks.siamese import Partner, SiameseAttack
+from privdiff_training.evaluation.attacks.starting_points import StartingPoints
+from privdiff_training.evaluation.attacks.together import Together
 
 
 def ladder(evaluators: Path, bundle: Path, config: AttackersConfig) -> tuple[Attack, ...]:
@@ -35,6 +37,7 @@ def ladder(evaluators: Path, bundle: Path, config: AttackersConfig) -> tuple[Att
         ByReadings(bundle / "reader", "the bundle's own reader"),
     )
     strong = MetricLearning(fixed, config.metric)
+    starting_points = StartingPoints(bundle / "autoencoder")
     return (
         fixed,
         SiameseAttack(Partner.COPY, config.siamese),
@@ -48,4 +51,6 @@ def ladder(evaluators: Path, bundle: Path, config: AttackersConfig) -> tuple[Att
         Averaging(strong, Space.EMBEDDINGS),
         *(RedrawnGallery(then) for then in (fixed, strong, *readings)),
         *readings,
+        starting_points,
+        Together((fixed, *readings, starting_points)),
     )

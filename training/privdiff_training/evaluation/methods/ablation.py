@@ -26,7 +26,7 @@ from privdiff_training.erasers import (
     rows_with_attributes,
 )
 from privdiff_training.evaluation.methods.bundle import sampling_fingerprint
-from privdiff_training.evaluation.methods.method import hash_of
+from privdiff_training.evaluation.methods.method import Starts, hash_of
 from privdiff_training.evaluation.methods.reference import Reference
 from privdiff_training.evaluation.redraw import redraw_with, weights_hash
 
@@ -151,6 +151,10 @@ class Ablation:
             pipeline.scheduler.config.num_train_timesteps,
         )
         return redraw_with(pipeline, originals, self.settings, self.strength, seed)
+
+    def starts(self, originals: Tensor) -> Starts | None:
+        """Return None: it starts from the original; see `Method`."""
+        return None
 
 
 def ablations(bundle: Path, reference: Reference, operating_strength: float) -> Iterator[Ablation]:

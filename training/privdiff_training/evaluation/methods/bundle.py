@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from privdiff_infer.model.bundle import read_bundle
@@ -13,7 +14,7 @@ from privdiff_infer.pipeline import ADAPTERS, PrivDiffPipeline
 from privdiff_infer.profiles import PROFILES, ProfileSettings
 from privdiff_infer.vocabulary import Profile
 from privdiff_training.cohort import Cohort
-from privdiff_training.evaluation.methods.method import hash_of
+from privdiff_training.evaluation.methods.method import Starts, hash_of
 from privdiff_training.evaluation.redraw import (
     SAMPLING,
     Told,
@@ -22,6 +23,7 @@ from privdiff_training.evaluation.redraw import (
     weights_hash,
 )
 
+BATCH = 32
 LABELS_TO_IMAGE = "labels to image"
 
 
@@ -81,6 +83,19 @@ class BundleMethod:
         pipeline = PrivDiffPipeline.from_pretrained(self.bundle)
         told = conditions_of(cohort, self.told_what)
         return redraw_with(pipeline, originals, self.profile, self.strength, seed, **told)
+
+    @torch.no_grad()
+    def starts(self, originals: Tensor) -> Starts | None:
+        """Return the exemplars of the group of each original, if it starts from one."""
+        pipeline = PrivDiffPipeline.from_pretrained(self.bundle)
+        if not pipeline.starts_from_cluster(self.profile):
+            return None
+        exemplars = pipeline.clusters.exemplars  # (groups, m, channels, h, w)
+        parts = exemplars.flatten(0, 1).split(BATCH)
+        pixels = torch.cat([pipeline.autoencoder.decode(part) for part in parts]).clamp(0, 1)
+        groups = torch.cat([pipeline.group_of(part) for part in originals.split(BATCH)])
+        whose = torch.arange(len(exemplars)).repeat_interleave(exemplars.shape[1])
+        return Starts(pixels, groups[:, None] == whose)
 
     @property
     def _addition(self) -> str:

@@ -24,14 +24,20 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from privdiff_infer.model.bundle import read_bundle
 from privdiff_infer.model.clusters import nearest_centre
 from privdiff_infer.pipeline import PrivDiffPipeline
 from privdiff_infer.vocabulary import Profile
-from privdiff_training.clusters import PatientGroups, PatientReadings, group_patients
+from privdiff_training.clusters import (
+    PatientGroups,
+    PatientReadings,
+    group_patients,
+    microaggregated,
+)
 from privdiff_training.cohort import Cohort
-from privdiff_training.evaluation.methods.method import hash_of
+from privdiff_training.evaluation.methods.method import Starts, hash_of
 from privdiff_training.evaluation.methods.reference import Reference
 from privdiff_training.evaluation.redraw import redraw_with, weights_hash
 
@@ -85,7 +91,8 @@ class KSame:
         parts = map(self.reference.images, torch.arange(len(self.reference.cohort)).split(BATCH))
         units = [row.unit for row in self.reference.cohort]
         readings = PatientReadings.read(pipeline, parts, units)
-        return group_patients(readings, pipeline.identity.prototypes, self.k, num_directions=0)
+        rows = microaggregated(normalize(readings.evidence, dim=1).numpy(), self.k)
+        return group_patients(readings, pipeline.identity.prototypes, rows, num_directions=0)
 
     def mean_latents(self, pipeline: PrivDiffPipeline, originals: Tensor) -> Tensor:
         """Return the mean latent that stands for each original, shape (n, channels, h, w)."""
@@ -95,9 +102,18 @@ class KSame:
     def anonymize(self, cohort: Cohort, originals: Tensor, seed: int) -> Tensor:
         """Decode the mean of each original's cluster; see `Method`."""
         pipeline = PrivDiffPipeline.from_pretrained(self.bundle)
+        return self._decoded_means(pipeline)[self._chosen(pipeline, originals)]
+
+    @torch.no_grad()
+    def starts(self, originals: Tensor) -> Starts:
+        """Return the mean of each original's cluster; see `Method`."""
+        pipeline = PrivDiffPipeline.from_pretrained(self.bundle)
+        chosen, means = self._chosen(pipeline, originals), self._decoded_means(pipeline)
+        return Starts(means, chosen[:, None] == torch.arange(len(means)))
+
+    def _decoded_means(self, pipeline: PrivDiffPipeline) -> Tensor:
         parts = self.clusters.means.split(BATCH)
-        means = torch.cat([pipeline.autoencoder.decode(part) for part in parts]).clamp(0, 1)
-        return means[self._chosen(pipeline, originals)]
+        return torch.cat([pipeline.autoencoder.decode(part) for part in parts]).clamp(0, 1)
 
     def _chosen(self, pipeline: PrivDiffPipeline, originals: Tensor) -> Tensor:
         parts = originals.split(BATCH)
@@ -158,6 +174,10 @@ class KSameRedraw:
         return redraw_with(
             pipeline, originals, Profile.VANILLA, self.strength, seed, start_latents=start
         )
+
+    def starts(self, originals: Tensor) -> Starts | None:
+        """Return the means, unless a part of the source is in the start; see `Method`."""
+        return self.k_same.starts(originals) if self.weight == 1 else None
 
     @property
     def _redraw(self) -> str:

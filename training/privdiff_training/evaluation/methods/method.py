@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
 from privdiff_training.cohort import Cohort
+
+
+@dataclass(frozen=True)
+class Starts:
+    """What a method may put in the place of originals before it redraws.
+
+    Attributes
+    ----------
+    pixels
+        Shape (p, 1, s, s), float32 in [0, 1].
+    stand_for
+        Which of them may take the place of original i, shape (n, p), bool.
+    """
+
+    pixels: Tensor
+    stand_for: Tensor
 
 
 class Method(Protocol):
@@ -54,6 +71,14 @@ class Method(Protocol):
         -------
         Tensor
             Shape of `originals`, float32 in [0, 1].
+        """
+        ...
+
+    def starts(self, originals: Tensor) -> Starts | None:
+        """Return what may take the place of originals (n, 1, s, s) in [0, 1].
+
+        None for a method that starts from the original itself. It is what an attacker knows who
+        has the tool, its weights and all that is kept beside them.
         """
         ...
 

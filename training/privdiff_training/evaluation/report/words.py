@@ -54,6 +54,16 @@ RUNGS: Mapping[Rung, tuple[str, str]] = {
         "By findings",
         "owns the tool, reads findings, age and sex of originals and compares how strong they are",
     ),
+    Rung.STARTING_POINTS: (
+        "Starting points",
+        "owns the tool and its weights, and looks which of the images that the tool may start from "
+        "a redrawn image came from",
+    ),
+    Rung.TOGETHER: (
+        "All together",
+        "weighs likeness, readings and starting points against each other, as redrawn images of "
+        "other patients taught it",
+    ),
 }
 
 KINDS: Mapping[Linkage, tuple[str, str]] = {
