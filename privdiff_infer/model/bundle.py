@@ -41,6 +41,39 @@ class Measured(_Record):
     n: int
 
 
+class Attacked(_Record):
+    """The attacker who linked best, in one way of linking."""
+
+    attacker: str = Field(description="Rung and name.")
+    linkage_auc: float
+    interval: tuple[float, float]
+    rank_1: float | None = Field(
+        None,
+        description="Of the search that found most often, relative to chance, by any attacker.",
+    )
+    chance: float | None = Field(None, description="Of that search.")
+
+
+class Evaluated(_Record):
+    """What `privdiff evaluate` found at the operating point of `standard`, without gates."""
+
+    method: str
+    size: str
+    dataset: str
+    folds: tuple[str, ...]
+    images: int
+    patients: int
+    attackers: tuple[str, ...] = Field(description="The rungs that were run.")
+    same_image: Attacked | None
+    follow_up: Attacked | None
+    follow_up_of_labels: float | None = Field(description="AUC of who knows the labels alone.")
+    findings_lost: tuple[float, float, float] | None = Field(
+        description="Macro AUC of the originals less that of the copies, with its interval."
+    )
+    sex_auc: tuple[float, float, float] | None
+    goals: dict[str, str] = Field(description="Verdict by goal, as the report has them.")
+
+
 class GateThresholds(_Record):
     """Thresholds of the per-image gates, on scales of this bundle's own networks.
 
@@ -115,6 +148,7 @@ class BundleMetadata(_Record):
         False, description="Whether an evaluation on patients under 18 exists; else they are held."
     )
     measured: dict[Profile, dict[str, Measured]] = Field(default_factory=dict)
+    evaluation: Evaluated | None = None
     fine_tuning: FineTuning | None = None
     files: dict[str, str] = Field(description="SHA-256 of every other file, by relative path.")
 

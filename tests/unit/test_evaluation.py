@@ -167,6 +167,7 @@ class TestSweep:
     def test_metadata_takes_the_rows_of_pixels_alone(self, sweep):
         record = json.loads(json.dumps(sweep.to_record()))
         record["rows"][0]["figures"]["same_image"].update(value=0.62, low=0.55, high=0.7)
+        record["rows"][0]["starting_points"].update(value=0.55, low=0.5, high=0.6)
         points = measured_points([record])
         assert points.keys() == {Profile.STANDARD, Profile.VANILLA}
         assert points[Profile.STANDARD].keys() == {"0.3", "1.0"}
@@ -176,8 +177,16 @@ class TestSweep:
     def test_linkage_below_chance_is_told_as_an_attacker_uses_it(self, sweep):
         record = json.loads(json.dumps(sweep.to_record()))
         record["rows"][0]["figures"]["same_image"].update(value=0.458, low=0.432, high=0.495)
+        record["rows"][0]["starting_points"].update(value=0.53, low=0.5, high=0.56)
         point = measured_points([record])[Profile.STANDARD]["0.3"]
         assert (point.linkage_auc, point.interval) == (0.542, (0.505, 0.568))
+
+    def test_the_owner_of_the_tool_counts_where_he_links_better(self, sweep):
+        record = json.loads(json.dumps(sweep.to_record()))
+        record["rows"][0]["figures"]["same_image"].update(value=0.62, low=0.55, high=0.7)
+        record["rows"][0]["starting_points"].update(value=0.8, low=0.7, high=0.9)
+        point = measured_points([record])[Profile.STANDARD]["0.3"]
+        assert (point.linkage_auc, point.interval) == (0.8, (0.7, 0.9))
 
     def test_what_a_manifest_does_not_say_cannot_be_told(
         self, cohort, evaluators, tiny_bundle, tmp_path

@@ -28,6 +28,8 @@ from privdiff_infer.model.stable_diffusion import load_autoencoder
 from privdiff_infer.pipeline import ADAPTERS, PrivDiffPipeline
 from privdiff_infer.vocabulary import Profile
 from privdiff_training.config import Strict
+from privdiff_training.evaluation.quote import quoted
+from privdiff_training.evaluation.report.reading import read_evaluation
 from privdiff_training.evaluation.sweep import measured_points
 from privdiff_training.whole_folder import whole_folder
 
@@ -50,11 +52,19 @@ class BundleConfig(Strict):
         (), description="JSON files of `privdiff sweep` with the measured risk and utility."
     )
 
+    evaluation: Path | None = Field(
+        None, description="The report.json of `privdiff evaluate`, which metadata.json quotes."
+    )
+
     def metadata(self) -> dict[str, Any]:
         """Return the fields of ``metadata.json`` that the weights do not decide."""
-        fields = self.model_dump(exclude={"model_card", "measured"})
+        fields = self.model_dump(exclude={"model_card", "measured", "evaluation"})
         records = [json.loads(path.read_text(encoding="utf-8")) for path in self.measured]
-        return fields | {"measured": measured_points(records)}
+        evaluation = None if self.evaluation is None else read_evaluation(self.evaluation)
+        return fields | {
+            "measured": measured_points(records),
+            "evaluation": None if evaluation is None else quoted(evaluation),
+        }
 
 
 def assemble_bundle(components: Path, config: BundleConfig, output: Path) -> BundleMetadata:

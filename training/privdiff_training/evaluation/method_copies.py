@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from functools import cached_property
 
-import torch
-
 from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals
-from privdiff_training.evaluation.methods.method import Method, Starts
+from privdiff_training.evaluation.methods.method import Method, Starts, itself
 from privdiff_training.evaluation.redrawn_copies import redrawn_copies
 from privdiff_training.evaluation.setting import Setting
 
@@ -62,9 +60,7 @@ class MethodCopies:
 
     def _starts(self, originals: Originals) -> Starts:
         pixels = originals.pixels.float() / 255
-        return self.method.starts(pixels) or Starts(
-            pixels, torch.eye(len(pixels), dtype=torch.bool)
-        )
+        return self.method.starts(pixels) or itself(pixels)
 
     def _made(self, originals: Originals, versions: int, seed: int) -> Copies:
         pixels = redrawn_copies(

@@ -10,10 +10,15 @@ from typing import Any
 from privdiff_infer.model.bundle import Measured, read_bundle
 from privdiff_infer.vocabulary import Profile
 from privdiff_training.cohort import Cohort
+from privdiff_training.evaluation.attacks.starting_points import StartingPoints
+from privdiff_training.evaluation.linkage import Linkage
 from privdiff_training.evaluation.measurement import Figures, Measurement
+from privdiff_training.evaluation.methods.bundle import BundleMethod
+from privdiff_training.evaluation.methods.method import itself
 from privdiff_training.evaluation.networks import Evaluators
 from privdiff_training.evaluation.redraw import Told, redraw, tellable, weights_hash
 from privdiff_training.evaluation.statistics import Estimate
+from privdiff_training.evaluation.verification_metrics import verification
 from privdiff_training.images import load_images
 
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -28,7 +33,9 @@ class Row:
     profile, strength, told
         How the cohort was redrawn.
     figures
-        Linkage, findings, distance and likeness.
+        Linkage under the verifier, findings, distance and likeness.
+    starting_points
+        Same-image linkage AUC of who has the tool and its weights (A13 of `evaluate`).
     minus_vanilla
         Paired differences to plain diffusion at the same strength, by name of the figure; empty
         for plain diffusion itself.
@@ -38,6 +45,7 @@ class Row:
     strength: float
     told: Told
     figures: Figures
+    starting_points: Estimate
     minus_vanilla: dict[str, Estimate]
 
 
@@ -77,13 +85,20 @@ class Sweep:
     def to_markdown(self) -> str:
         """Return the table for people, one line per row."""
         lines = [
-            "| profile | strength | told | same-image linkage AUC | follow-up linkage AUC "
-            f"({self.originals.follow_up.patients} patients) | findings AUC | KID x 1000 |",
-            "|---|---|---|---|---|---|---|",
-            _line("originals, nothing done", "-", "-", self.originals),
+            "| profile | strength | told | same-image linkage AUC | the same, of who has the tool "
+            f"| follow-up linkage AUC ({self.originals.follow_up.patients} patients) "
+            "| findings AUC | KID x 1000 |",
+            "|---|---|---|---|---|---|---|---|",
+            _line("originals, nothing done", "-", "-", self.originals, "-"),
         ]
         lines += [
-            _line(f"`{row.profile.value}`", f"{row.strength:g}", row.told.value, row.figures)
+            _line(
+                f"`{row.profile.value}`",
+                f"{row.strength:g}",
+                row.told.value,
+                row.figures,
+                str(row.starting_points),
+            )
             for row in self.rows
         ]
         return "\n".join(lines) + "\n"
@@ -124,6 +139,7 @@ def sweep_bundle(
     info = read_bundle(bundle)
     originals = load_images(cohort, info.metadata.image_size, cache_dir).unsqueeze(1).float() / 255
     measurement = Measurement(cohort, originals, evaluators, seed)
+    owner = StartingPoints(bundle / "autoencoder")
 
     def row(profile: Profile, strength: float, told: Told = Told.NOTHING) -> Row:
         drawn, plain = (
@@ -131,7 +147,10 @@ def sweep_bundle(
             for way in (profile, Profile.VANILLA)
         )
         differences = {} if profile is Profile.VANILLA else measurement.differences(plain, drawn)
-        return Row(profile, strength, told, measurement.figures(drawn), differences)
+        method = BundleMethod(bundle, profile, strength, told)
+        scores = owner.scores(drawn, method.starts(originals) or itself(originals))
+        linked = verification(cohort, [scores], Linkage.SAME_IMAGE, seed).auc
+        return Row(profile, strength, told, measurement.figures(drawn), linked, differences)
 
     rows = [row(profile, strength) for profile in profiles for strength in strengths]
     default = info.metadata.operating_points.get(Profile.STANDARD)
@@ -156,29 +175,35 @@ def sweep_bundle(
 def measured_points(records: Sequence[dict[str, Any]]) -> dict[Profile, dict[str, Measured]]:
     """Return what a bundle's metadata says of its risk, from the records of sweeps.
 
-    A linkage below chance is no less of a risk: an attacker turns the score, so max(AUC, 1 - AUC)
-    is told.
+    The linkage is that of the verifier, or of who has the tool where that is higher. Below chance
+    it is no less of a risk: an attacker turns the score, so max(AUC, 1 - AUC) is told.
     """
     found: dict[Profile, dict[str, Measured]] = {}
     for row in (row for record in records for row in record["rows"]):
         if row["told"] != Told.NOTHING.value:
             continue
-        linkage = row["figures"]["same_image"]
-        ends = [linkage["value"], linkage["low"], linkage["high"]]
-        if linkage["value"] < 0.5:
-            ends = [1 - linkage["value"], 1 - linkage["high"], 1 - linkage["low"]]
+        attacked = [row["figures"]["same_image"], row.get("starting_points")]
+        ends = max(_turned(linkage) for linkage in attacked if linkage)
         area, low, high = (round(end, 3) for end in ends)
         found.setdefault(Profile(row["profile"]), {})[f"{row['strength']:.1f}"] = Measured(
             linkage_auc=area,
             interval=(low, high),
             findings_auc=round(row["figures"]["findings"]["value"], 3),
-            n=linkage["patients"],
+            n=row["figures"]["same_image"]["patients"],
         )
     return found
 
 
-def _line(profile: str, strength: str, told: str, figures: Figures) -> str:
+def _turned(linkage: dict[str, Any]) -> tuple[float, float, float]:
+    """Return an AUC and its interval, of the scores that are turned if it is below chance."""
+    if linkage["value"] < 0.5:
+        return 1 - linkage["value"], 1 - linkage["high"], 1 - linkage["low"]
+    return linkage["value"], linkage["low"], linkage["high"]
+
+
+def _line(profile: str, strength: str, told: str, figures: Figures, of_owner: str) -> str:
     return (
-        f"| {profile} | {strength} | {told} | {figures.same_image} | {figures.follow_up} "
+        f"| {profile} | {strength} | {told} | {figures.same_image} | {of_owner} "
+        f"| {figures.follow_up} "
         f"| {figures.findings} | {1000 * figures.kernel_distance:.0f} |"
     )

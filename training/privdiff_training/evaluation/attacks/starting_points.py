@@ -19,7 +19,7 @@ from privdiff_infer.model.stable_diffusion import load_autoencoder
 from privdiff_training.evaluation.attack_record import Rung
 from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals, Scores
 from privdiff_training.evaluation.attacks.embedding import weights_fingerprint
-from privdiff_training.evaluation.methods.method import hash_of
+from privdiff_training.evaluation.methods.method import Starts, hash_of
 
 BATCH = 32
 
@@ -56,23 +56,39 @@ class StartingPoints:
 
     def train(self, known: Known, seed: int) -> Scores:
         """Train nothing."""
+
+        def link(queries: Copies, gallery: Originals) -> np.ndarray:
+            return self.scores(queries.pixels[0].float() / 255, known.starts(gallery))
+
+        return Scores(link)
+
+    @torch.no_grad()
+    def scores(self, copies: Tensor, starts: Starts) -> np.ndarray:
+        """Score copies against candidates.
+
+        Parameters
+        ----------
+        copies
+            Shape (n, 1, s, s), float32 in [0, 1].
+        starts
+            Of m candidates.
+
+        Returns
+        -------
+        ndarray
+            Shape (n, m), float64.
+        """
         encode = load_autoencoder(self.autoencoder).eval().encode
 
-        @torch.no_grad()
         def latents(images: Tensor) -> Tensor:
             return torch.cat([encode(part).flatten(1) for part in images.split(BATCH)])
 
-        def link(queries: Copies, gallery: Originals) -> np.ndarray:
-            starts = known.starts(gallery)
-            of_starts = latents(starts.pixels)
-            of_copies = latents(queries.pixels[0].float() / 255)
-            usual = of_starts.mean(0)
-            likeness = normalize(of_copies - usual) @ normalize(of_starts - usual).mT
-            sets, which = starts.stand_for.unique(dim=0, return_inverse=True)
-            best = torch.stack([likeness[:, each].amax(1) for each in sets], dim=1)
-            return standardized(best[:, which].double().numpy())
-
-        return Scores(link)
+        of_starts = latents(starts.pixels)
+        usual = of_starts.mean(0)
+        likeness = normalize(latents(copies) - usual) @ normalize(of_starts - usual).mT
+        sets, which = starts.stand_for.unique(dim=0, return_inverse=True)
+        best = torch.stack([likeness[:, each].amax(1) for each in sets], dim=1)
+        return standardized(best[:, which].double().numpy())
 
 
 def standardized(scores: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from privdiff_training.cohort import Cohort
@@ -81,6 +82,11 @@ class Method(Protocol):
         has the tool, its weights and all that is kept beside them.
         """
         ...
+
+
+def itself(originals: Tensor) -> Starts:
+    """Return originals as what stands for themselves."""
+    return Starts(originals, torch.eye(len(originals), dtype=torch.bool))
 
 
 def hash_of(*parts: object) -> str:
