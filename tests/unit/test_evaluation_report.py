@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from privdiff_training.evaluation.attack_record import Rung
 from privdiff_training.evaluation.linkage import Linkage
+from privdiff_training.evaluation.quote import quoted
 from privdiff_training.evaluation.record import Evaluation, MethodFigures
 from privdiff_training.evaluation.report import write_report
 from privdiff_training.evaluation.report.goals import Goal, Verdict, judge
@@ -18,7 +19,7 @@ from privdiff_training.evaluation.report.judgement import doubt, labels_carry_th
 from privdiff_training.evaluation.report.reading import read_evaluation
 from privdiff_training.evaluation.report.words import attack_notes, plain_words
 
-from privdiff_infer.errors import OptionError
+from privdiff_infer.errors import BundleError, OptionError
 from tests.unit.evaluation_factory import (
     UNKNOWN,
     attack,
@@ -431,3 +432,24 @@ class TestJudgement:
         attacks = (unknown, attack(Rung.METADATA, 0.95, 0.95), attack(Rung.FIXED, 0.6, 0.7))
         worst = point(attacks=attacks).worst(Linkage.SAME_IMAGE)
         assert worst is not None and worst.rung is Rung.FIXED
+
+
+def test_a_bundle_quotes_the_worst_attackers_and_all_verdicts() -> None:
+    whole = evaluation()
+
+    found = quoted(whole)
+
+    worst = whole.methods[0].worst(Linkage.SAME_IMAGE)
+    assert worst is not None and found.same_image is not None and found.follow_up is not None
+    assert found.same_image.linkage_auc == round(worst.linkage[Linkage.SAME_IMAGE].auc.value, 3)
+    assert found.same_image.attacker.startswith(worst.rung.value)
+    assert found.findings_lost is not None
+    lost, low, high = found.findings_lost
+    assert low <= lost <= high and lost == pytest.approx(0.74 - 0.70)
+    assert found.goals == {goal.goal: goal.verdict.value for goal in judge(whole)}
+    assert found.method == "standard 0.7" and found.patients == 239
+
+
+def test_an_evaluation_without_the_operating_point_is_not_quoted() -> None:
+    with pytest.raises(BundleError, match="lacks its operating point"):
+        quoted(evaluation(operating_point="something else"))

@@ -22,7 +22,7 @@ from monailabel_app.lib.server import Server
 from privdiff_infer.file_formats import OutputFormat
 from privdiff_infer.vocabulary import OutputSize, Profile
 
-STRENGTHS = ("0.5", "0.6", "0.7", "0.8", "0.9")
+STRENGTHS = ("0.4", "0.5", "0.6", "0.7", "0.8", "0.9")
 
 
 class PrivDiffInfer(InferTask):

@@ -11,7 +11,7 @@ from monailabel_app.lib.models.comparison import ComparisonRecord
 from monailabel_app.lib.models.registry import Model, Origin
 from monailabel_app.lib.security.roles import Principal, Require, Role
 from monailabel_app.lib.server import Server, server
-from privdiff_infer.model.bundle import BundleInfo, Measured, OperatingPoint
+from privdiff_infer.model.bundle import BundleInfo, Evaluated, Measured, OperatingPoint
 from privdiff_infer.vocabulary import Profile
 
 router = APIRouter(prefix="/privdiff/v1/models", tags=["Models"])
@@ -52,6 +52,9 @@ class BundleView(BaseModel):
                 }
             }
         ],
+    )
+    evaluation: Evaluated | None = Field(
+        description="What the strongest attackers found at the default; null: not evaluated."
     )
     linkage_limit: float = Field(
         description="Above this cosine of source and result an attempt fails.", examples=[0.6]
