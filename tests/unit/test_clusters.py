@@ -22,6 +22,7 @@ from privdiff_training.clusters import (
     principal_directions,
 )
 from privdiff_training.config import DataConfig
+from privdiff_training.evaluation.methods.bundle import BundleMethod
 from privdiff_training.exemplars import NearCopies, export_clusters, with_exemplars
 from privdiff_training.stages.data import TrainingImages
 from torch import Tensor
@@ -97,6 +98,20 @@ class TestRedrawnFromAGroup:
         output = pipeline(images(3, seed=8), generators=generators(3))
 
         assert torch.equal(output.findings, pipeline.clusters.findings[:3])
+
+    def test_an_attacker_is_told_the_exemplars_of_the_group(
+        self, pipeline: PrivDiffPipeline, tmp_path: Path
+    ) -> None:
+        pipeline.save_pretrained(tmp_path)
+        sources, clusters = images(5), pipeline.clusters
+        count = clusters.exemplars.shape[1]
+
+        starts = BundleMethod(tmp_path, Profile.STANDARD, 0.4).starts(sources)
+
+        assert starts is not None and len(starts.pixels) == len(clusters.patients) * count
+        chosen = starts.stand_for.nonzero()[:, 1].reshape(5, count) // count
+        assert torch.equal(chosen, groups_of(pipeline, sources)[:, None].expand(5, count))
+        assert BundleMethod(tmp_path, Profile.VANILLA, 0.4).starts(sources) is None
 
     def test_findings_that_are_known_are_used(self, pipeline: PrivDiffPipeline) -> None:
         known = torch.full((1, len(FINDING_TOKENS)), 2)
