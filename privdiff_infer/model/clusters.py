@@ -20,12 +20,13 @@ Given g of an output, its own source and the image of another person with the sa
 distributed as far as the output can tell, so such a pair is no better than a draw; a person drawn
 independently has the same g with probability sum_j q_j^2; all other pairs are won at best. QED.
 
-The bounds are reached where the group can be read off an output without error, as it nearly can by
-who has the exemplars. So c is what a bundle decides its linkage by. Bound 3 compares images with one
-output; over the outputs of many sources together, who knows that a group is rare gains a little.
-What the theorem does not cover: the shape and size of the image, a marker that is drawn anew, what
-a report tells the pipeline, and that the gates choose among drawings (see `gates`): one of six
-pairs of attempt and strength is kept, or none, so that bounds 1 and 2 hold with 7 c for c then.
+The bounds are reached where the group can be read off an output without error, as it nearly can
+by who has the exemplars. So c is what a bundle decides its linkage by. Bound 3 compares images
+with one output; over the outputs of many sources together, who knows that a group is rare gains a
+little. What the theorem does not cover: the shape and size of the image, a marker that is drawn
+anew, what a report tells the pipeline, and that the gates choose among drawings (see `gates`): one
+of six pairs of attempt and strength is kept, or none, so that bounds 1 and 2 hold with 7 c for c
+then.
 """
 
 from __future__ import annotations

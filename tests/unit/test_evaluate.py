@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from privdiff_training.command_options import NIH
 from privdiff_training.evaluation import plan, setting, statistics
 from privdiff_training.evaluation.attack_record import AttackFigures, Rung
@@ -126,6 +127,9 @@ def test_record_holds_nothing_of_a_patient_and_is_read_as_it_was_written(options
     evaluation = evaluate(options, tmp_path / "out")
     text = (tmp_path / "out" / REPORT).read_text()
 
+    with Image.open(tmp_path / "out" / "pictures" / "standard 0.3.png") as picture:
+        assert picture.size == (4 * 64, 2 * 64)
+    assert "data:image/png" in (tmp_path / "out" / "report.html").read_text()
     assert "p4_" not in text and '"p4"' not in text and str(tmp_path) not in text
     assert written(read_report(tmp_path / "out")) == written(evaluation)
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 from rich.progress import track
 
-from privdiff_infer.release import write_json
+from privdiff_infer.release import write_atomically, write_json
 from privdiff_training.cohort import Cohort
 from privdiff_training.evaluation.linkage import Linkage
 from privdiff_training.evaluation.memorization import measure_memorization
+from privdiff_training.evaluation.method_copies import MethodCopies
 from privdiff_training.evaluation.method_run import MethodRun
 from privdiff_training.evaluation.methods.pixelwise import Identity
 from privdiff_training.evaluation.methods.registry import methods_for, methods_left_out
+from privdiff_training.evaluation.pictures import copies_grid
 from privdiff_training.evaluation.record import Evaluation, Memorization, MethodFigures
 from privdiff_training.evaluation.redraw import weights_hash
 from privdiff_training.evaluation.report import write_report
@@ -23,6 +26,7 @@ from privdiff_training.evaluation.steps import LegOver
 from privdiff_training.evaluation.verification_metrics import verification
 
 REPORT = "report.json"
+EXAMPLES = 8
 
 
 def evaluate(options: EvaluationOptions, output: Path) -> Evaluation:
@@ -43,7 +47,9 @@ def evaluate(options: EvaluationOptions, output: Path) -> Evaluation:
     LegOver
         If the time that the run was given is over before the operating point is measured.
     """
-    evaluation = _evaluation(Setting(options, output))
+    setting = Setting(options, output)
+    evaluation = _evaluation(setting)
+    _write_picture(setting)
     write_json(output / REPORT, evaluation.to_record())
     write_report(output)
     return evaluation
@@ -86,6 +92,18 @@ def _evaluation(setting: Setting) -> Evaluation:
         not_measurable=setting.not_measurable,
         command=options.command,
     )
+
+
+def _write_picture(setting: Setting) -> None:
+    """Show what the operating point makes of the first test images; no original is shown."""
+    options = setting.options
+    point, *_ = methods_for(options.size, options.bundle, setting.roles, options.cache_dir)
+    content = BytesIO()
+    copies = MethodCopies(setting, point).test.pixels[0]
+    copies_grid(copies[:EXAMPLES]).save(content, "PNG")
+    folder = setting.output / "pictures"
+    folder.mkdir(exist_ok=True)
+    write_atomically(folder / f"{point.name}.png", content.getvalue())
 
 
 def _figures_in_time(runs: Sequence[MethodRun]) -> tuple[list[MethodFigures], dict[str, str]]:

@@ -46,6 +46,22 @@ def redrawn_grid(
     return Image.fromarray((lines.clamp(0, 1) * 255).round().byte().numpy())
 
 
+def copies_grid(copies: Tensor, columns: int = 4) -> Image.Image:
+    """Return copies side by side, without their originals.
+
+    Parameters
+    ----------
+    copies
+        Shape (n, 1, s, s), uint8; what fills no whole line is left out.
+    columns
+        Of the grid; fewer where there are fewer copies.
+    """
+    columns = min(columns, len(copies))
+    whole = copies[: len(copies) - len(copies) % columns, 0]
+    lines = [torch.cat(list(line), dim=1) for line in whole.split(columns)]
+    return Image.fromarray(torch.cat(lines).numpy())
+
+
 def progress_plot(figures: dict[int, Path], output: Path) -> None:
     """Plot the kernel distance over the samples that a denoiser has seen.
 
