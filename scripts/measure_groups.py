@@ -60,7 +60,7 @@ def main() -> None:
     rows = []
     for number in track(NUMBERS, "Groups"):
         groups = alike(readings.evidence, number, k=1)
-        centres = torch.stack([readings.evidence[rows].mean(0) for rows in groups])
+        centres = torch.stack([readings.evidence[members].mean(0) for members in groups])
         chosen = nearest_centre(evidence, centres)
         rows.append(
             {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -17,7 +18,7 @@ from tests.integration.orthanc import Orthanc
 from tests.slicer.drawn import drawn
 from tests.slicer.driving import User
 from tests.slicer.fixtures import MODULE, ROOT
-from tests.slicer.house import House, needsHouse
+from tests.slicer.house import EMBEDDED, House, needsHouse
 from tests.slicer.radiographs import Database, addDicom
 
 SECONDS = 240
@@ -63,7 +64,9 @@ def test_a_day_of_work(user: User, house: House, database: Database, tmp_path: P
     user.tick("consentBox")
     user.pick("profileBox", "fast")
     ui.strengthSlider.value = 0.8
-    assert "low" in ui.riskLabel.text or "moderate" in ui.riskLabel.text
+    (measured,) = json.loads((EMBEDDED / "metadata.json").read_text())["measured"]["fast"].values()
+    assert f"AUC {measured['linkage_auc']:.2f}" in ui.riskLabel.text
+    assert "<b>high</b>" in ui.riskLabel.text and 0.75 <= measured["linkage_auc"] < 0.9
     user.look("2-ready")
     user.click("anonymizeButton")
     user.check(3)

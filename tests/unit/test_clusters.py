@@ -108,10 +108,11 @@ class TestRedrawnFromAGroup:
 
         starts = BundleMethod(tmp_path, Profile.STANDARD, 0.4).starts(sources)
 
-        assert starts is not None and len(starts.pixels) == len(clusters.patients) * count
+        assert len(starts.pixels) == len(clusters.patients) * count
         chosen = starts.stand_for.nonzero()[:, 1].reshape(5, count) // count
         assert torch.equal(chosen, groups_of(pipeline, sources)[:, None].expand(5, count))
-        assert BundleMethod(tmp_path, Profile.VANILLA, 0.4).starts(sources) is None
+        from_source = BundleMethod(tmp_path, Profile.VANILLA, 0.4).starts(sources)
+        assert torch.equal(from_source.pixels, sources)
 
     def test_findings_that_are_known_are_used(self, pipeline: PrivDiffPipeline) -> None:
         known = torch.full((1, len(FINDING_TOKENS)), 2)

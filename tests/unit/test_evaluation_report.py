@@ -246,7 +246,7 @@ class TestHoles:
         page = Page(html_of(tmp_path, record))
         assert page.text.count("Not measured") >= 5
         assert "No attacker was run against the operating point." in page.text
-        assert "A3 was not run" in page.text
+        assert "no such attacker was run" in page.text
         assert "there is nothing to draw" in page.text
         assert [name for name in page.ids if name != "caption"] == list(SECTIONS)
 
@@ -453,3 +453,24 @@ def test_a_bundle_quotes_the_worst_attackers_and_all_verdicts() -> None:
 def test_an_evaluation_without_the_operating_point_is_not_quoted() -> None:
     with pytest.raises(BundleError, match="lacks its operating point"):
         quoted(evaluation(operating_point="something else"))
+
+
+def test_the_motivated_intruder_is_the_worst_who_owns_the_tool(tmp_path: Path) -> None:
+    attacks = (
+        attack(Rung.FIXED, 0.9, 0.9),
+        attack(Rung.METRIC_LEARNING, 0.61, 0.60),
+        attack(Rung.STARTING_POINTS, 0.81, 0.55),
+    )
+    write_record(tmp_path, evaluation(methods=(point(attacks=attacks),)))
+
+    row = write_report(tmp_path).read_text().split("Motivated intruder")[1].split("</tr>")[0]
+
+    assert "0.810" in row and "A13" in row and "0.600" in row and "A3" in row
+    assert "0.900" not in row
+
+
+def test_methods_that_were_not_run_are_named_where_one_was(tmp_path: Path) -> None:
+    alone = evaluation(methods=(point(),), methods_not_run={"blur 16": "not reached"})
+    write_record(tmp_path, alone)
+
+    assert "blur 16" in write_report(tmp_path).read_text()

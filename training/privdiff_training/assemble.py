@@ -51,7 +51,6 @@ class BundleConfig(Strict):
     measured: tuple[Path, ...] = Field(
         (), description="JSON files of `privdiff sweep` with the measured risk and utility."
     )
-
     evaluation: Path | None = Field(
         None, description="The report.json of `privdiff evaluate`, which metadata.json quotes."
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from privdiff_infer.release import write_atomically, write_json
 from privdiff_training.cohort import Cohort
 from privdiff_training.evaluation.linkage import Linkage
 from privdiff_training.evaluation.memorization import measure_memorization
-from privdiff_training.evaluation.method_copies import MethodCopies
 from privdiff_training.evaluation.method_run import MethodRun
+from privdiff_training.evaluation.methods.method import Method
 from privdiff_training.evaluation.methods.pixelwise import Identity
 from privdiff_training.evaluation.methods.registry import methods_for, methods_left_out
 from privdiff_training.evaluation.pictures import copies_grid
@@ -47,9 +47,7 @@ def evaluate(options: EvaluationOptions, output: Path) -> Evaluation:
     LegOver
         If the time that the run was given is over before the operating point is measured.
     """
-    setting = Setting(options, output)
-    evaluation = _evaluation(setting)
-    _write_picture(setting)
+    evaluation = _evaluation(Setting(options, output))
     write_json(output / REPORT, evaluation.to_record())
     write_report(output)
     return evaluation
@@ -62,10 +60,12 @@ def _evaluation(setting: Setting) -> Evaluation:
     nothing = MethodRun(setting, Identity(), None, plan.control_seeds)
     originals = nothing.figures()
     point, *others = methods
-    of_point = MethodRun(setting, point, nothing, plan.seeds).figures()
+    run_of_point = MethodRun(setting, point, nothing, plan.seeds)
+    of_point = run_of_point.figures()
+    _write_picture(run_of_point, setting.output)
     memorization = _memorization(setting)
     of_others, unreached = _figures_in_time(
-        [MethodRun(setting, each, nothing, plan.baseline_seeds) for each in others]
+        others, lambda method: MethodRun(setting, method, nothing, plan.baseline_seeds).figures()
     )
     left_out = methods_left_out(options.size, methods, options.bundle, roles, options.cache_dir)
     units = [row.unit for row in roles.test]
@@ -94,29 +94,28 @@ def _evaluation(setting: Setting) -> Evaluation:
     )
 
 
-def _write_picture(setting: Setting) -> None:
-    """Show what the operating point makes of the first test images; no original is shown."""
-    options = setting.options
-    point, *_ = methods_for(options.size, options.bundle, setting.roles, options.cache_dir)
+def _write_picture(run: MethodRun, output: Path) -> None:
+    """Show what a method makes of the first test images; no original is shown."""
     content = BytesIO()
-    copies = MethodCopies(setting, point).test.pixels[0]
-    copies_grid(copies[:EXAMPLES]).save(content, "PNG")
-    folder = setting.output / "pictures"
+    copies_grid(run.copies.test.pixels[0][:EXAMPLES]).save(content, "PNG")
+    folder = output / "pictures"
     folder.mkdir(exist_ok=True)
-    write_atomically(folder / f"{point.name}.png", content.getvalue())
+    write_atomically(folder / f"{run.method.name}.png", content.getvalue())
 
 
-def _figures_in_time(runs: Sequence[MethodRun]) -> tuple[list[MethodFigures], dict[str, str]]:
+def _figures_in_time(
+    methods: Sequence[Method], figures: Callable[[Method], MethodFigures]
+) -> tuple[list[MethodFigures], dict[str, str]]:
     """Return the figures of the methods that are done, and the others with the reason.
 
     When the time is over, methods that earlier legs did are still read.
     """
     done, unreached = [], {}
-    for run in track(runs, "Methods") if runs else ():
+    for method in track(methods, "Methods") if methods else ():
         try:
-            done.append(run.figures())
+            done.append(figures(method))
         except LegOver:
-            unreached[run.method.name] = "not reached in the time that was given"
+            unreached[method.name] = "not reached in the time that was given"
     return done, unreached
 
 

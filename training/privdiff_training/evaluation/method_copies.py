@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals
-from privdiff_training.evaluation.methods.method import Method, Starts, itself
+from privdiff_training.evaluation.methods.method import Method, Starts
 from privdiff_training.evaluation.redrawn_copies import redrawn_copies
 from privdiff_training.evaluation.setting import Setting
 
@@ -59,8 +59,7 @@ class MethodCopies:
         return self._made(setting.test, setting.plan.test_versions, setting.options.seed)
 
     def _starts(self, originals: Originals) -> Starts:
-        pixels = originals.pixels.float() / 255
-        return self.method.starts(pixels) or itself(pixels)
+        return self.method.starts(originals.pixels.float() / 255)
 
     def _made(self, originals: Originals, versions: int, seed: int) -> Copies:
         pixels = redrawn_copies(

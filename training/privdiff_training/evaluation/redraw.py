@@ -23,7 +23,7 @@ from privdiff_training.sampling import generator_for
 
 BATCH = 8
 
-SAMPLING = 1
+SAMPLING = {Start.SOURCE: 1, Start.CLUSTER: 2}
 """Raised whenever the same weights and settings redraw otherwise: what is kept is not read then."""
 
 
@@ -85,7 +85,7 @@ def redraw(
     """
     conditions = conditions_of(cohort, told)
     weights, settings = weights_hash(read_bundle(bundle)), PROFILES[profile]
-    what = f"{SAMPLING}:{weights}:{profile.value}:{settings}:{strength}:{seed}"
+    what = f"{SAMPLING[settings.start]}:{weights}:{profile.value}:{settings}:{strength}:{seed}"
     path = cache_dir / f"redrawn-{_key(what, originals, *conditions.values())}.safetensors"
     if not path.exists():
         pipeline = PrivDiffPipeline.from_pretrained(bundle)

@@ -14,7 +14,6 @@ from privdiff_training.evaluation.attacks.starting_points import StartingPoints
 from privdiff_training.evaluation.linkage import Linkage
 from privdiff_training.evaluation.measurement import Figures, Measurement
 from privdiff_training.evaluation.methods.bundle import BundleMethod
-from privdiff_training.evaluation.methods.method import itself
 from privdiff_training.evaluation.networks import Evaluators
 from privdiff_training.evaluation.redraw import Told, redraw, tellable, weights_hash
 from privdiff_training.evaluation.statistics import Estimate
@@ -148,7 +147,7 @@ def sweep_bundle(
         )
         differences = {} if profile is Profile.VANILLA else measurement.differences(plain, drawn)
         method = BundleMethod(bundle, profile, strength, told)
-        scores = owner.scores(drawn, method.starts(originals) or itself(originals))
+        scores = owner.scores(drawn, method.starts(originals))
         linked = verification(cohort, [scores], Linkage.SAME_IMAGE, seed).auc
         return Row(profile, strength, told, measurement.figures(drawn), linked, differences)
 

@@ -26,7 +26,7 @@ from privdiff_training.erasers import (
     rows_with_attributes,
 )
 from privdiff_training.evaluation.methods.bundle import sampling_fingerprint
-from privdiff_training.evaluation.methods.method import Starts, hash_of
+from privdiff_training.evaluation.methods.method import Starts, hash_of, itself
 from privdiff_training.evaluation.methods.reference import Reference
 from privdiff_training.evaluation.redraw import redraw_with, weights_hash
 
@@ -152,9 +152,9 @@ class Ablation:
         )
         return redraw_with(pipeline, originals, self.settings, self.strength, seed)
 
-    def starts(self, originals: Tensor) -> Starts | None:
-        """Return None: it starts from the original; see `Method`."""
-        return None
+    def starts(self, originals: Tensor) -> Starts:
+        """Return the originals; see `Method`."""
+        return itself(originals)
 
 
 def ablations(bundle: Path, reference: Reference, operating_strength: float) -> Iterator[Ablation]:

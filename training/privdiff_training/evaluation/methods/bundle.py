@@ -14,7 +14,7 @@ from privdiff_infer.pipeline import ADAPTERS, PrivDiffPipeline
 from privdiff_infer.profiles import PROFILES, ProfileSettings
 from privdiff_infer.vocabulary import Profile
 from privdiff_training.cohort import Cohort
-from privdiff_training.evaluation.methods.method import Starts, hash_of
+from privdiff_training.evaluation.methods.method import Starts, hash_of, itself
 from privdiff_training.evaluation.redraw import (
     SAMPLING,
     Told,
@@ -85,11 +85,11 @@ class BundleMethod:
         return redraw_with(pipeline, originals, self.profile, self.strength, seed, **told)
 
     @torch.no_grad()
-    def starts(self, originals: Tensor) -> Starts | None:
-        """Return the exemplars of the group of each original, if it starts from one."""
+    def starts(self, originals: Tensor) -> Starts:
+        """Return the exemplars of the group of each original, or itself; see `Method`."""
         pipeline = PrivDiffPipeline.from_pretrained(self.bundle)
         if not pipeline.starts_from_cluster(self.profile):
-            return None
+            return itself(originals)
         exemplars = pipeline.clusters.exemplars  # (groups, m, channels, h, w)
         parts = exemplars.flatten(0, 1).split(BATCH)
         pixels = torch.cat([pipeline.autoencoder.decode(part) for part in parts]).clamp(0, 1)
@@ -118,4 +118,5 @@ def sampling_fingerprint(
     """
     if not (bundle / ADAPTERS / str(settings.adapter)).is_dir():
         settings = replace(settings, adapter=None)
-    return hash_of(SAMPLING, weights_hash(read_bundle(bundle)), settings, strength, *further)
+    weights = weights_hash(read_bundle(bundle))
+    return hash_of(SAMPLING[settings.start], weights, settings, strength, *further)

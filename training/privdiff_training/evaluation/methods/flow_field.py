@@ -30,7 +30,7 @@ from privdiff_infer.model.critics import IdentityEmbedder, RadiographReader
 from privdiff_infer.model.strict_model import StrictModel
 from privdiff_training.cohort import Cohort
 from privdiff_training.config import StageConfig
-from privdiff_training.evaluation.methods.method import Starts, hash_of
+from privdiff_training.evaluation.methods.method import Starts, hash_of, itself
 from privdiff_training.evaluation.methods.reference import Reference
 from privdiff_training.evaluation.redraw import weights_hash
 from privdiff_training.loop import Player, Stage, train
@@ -224,9 +224,9 @@ class FlowFieldMethod:
         """Deform every original; see `Method`."""
         return torch.cat([self.network(part) for part in originals.split(BATCH)])
 
-    def starts(self, originals: Tensor) -> Starts | None:
-        """Return None: it starts from the original; see `Method`."""
-        return None
+    def starts(self, originals: Tensor) -> Starts:
+        """Return the originals; see `Method`."""
+        return itself(originals)
 
     def _stage(self) -> FlowFieldStage:
         rows = torch.arange(len(self.reference.cohort))

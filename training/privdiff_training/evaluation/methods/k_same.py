@@ -37,7 +37,7 @@ from privdiff_training.clusters import (
     microaggregated,
 )
 from privdiff_training.cohort import Cohort
-from privdiff_training.evaluation.methods.method import Starts, hash_of
+from privdiff_training.evaluation.methods.method import Starts, hash_of, itself
 from privdiff_training.evaluation.methods.reference import Reference
 from privdiff_training.evaluation.redraw import redraw_with, weights_hash
 
@@ -175,9 +175,9 @@ class KSameRedraw:
             pipeline, originals, Profile.VANILLA, self.strength, seed, start_latents=start
         )
 
-    def starts(self, originals: Tensor) -> Starts | None:
-        """Return the means, unless a part of the source is in the start; see `Method`."""
-        return self.k_same.starts(originals) if self.weight == 1 else None
+    def starts(self, originals: Tensor) -> Starts:
+        """Return the means, or the originals where a part of them is in the start; see `Method`."""
+        return self.k_same.starts(originals) if self.weight == 1 else itself(originals)
 
     @property
     def _redraw(self) -> str:

@@ -75,11 +75,10 @@ class Method(Protocol):
         """
         ...
 
-    def starts(self, originals: Tensor) -> Starts | None:
-        """Return what may take the place of originals (n, 1, s, s) in [0, 1].
+    def starts(self, originals: Tensor) -> Starts:
+        """Return what may take the place of originals (n, 1, s, s) in [0, 1]; often `itself`.
 
-        None for a method that starts from the original itself. It is what an attacker knows who
-        has the tool, its weights and all that is kept beside them.
+        It is what an attacker knows who has the tool, its weights and all that is kept beside them.
         """
         ...
 

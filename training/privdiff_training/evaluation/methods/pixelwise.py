@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from privdiff_infer.errors import OptionError
 from privdiff_training.cohort import Cohort
-from privdiff_training.evaluation.methods.method import Starts, hash_of
+from privdiff_training.evaluation.methods.method import Starts, hash_of, itself
 from privdiff_training.sampling import generator_for
 
 GREY_LEVELS = 255
@@ -54,9 +54,9 @@ class PixelwiseMethod(ABC):
     def anonymize(self, cohort: Cohort, originals: Tensor, seed: int) -> Tensor:
         """Return one copy of each original; see `Method`."""
 
-    def starts(self, originals: Tensor) -> Starts | None:
-        """Return None: it starts from the original; see `Method`."""
-        return None
+    def starts(self, originals: Tensor) -> Starts:
+        """Return the originals; see `Method`."""
+        return itself(originals)
 
 
 @dataclass(frozen=True)

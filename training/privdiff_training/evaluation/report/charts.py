@@ -79,7 +79,7 @@ def roc_curves(method: MethodFigures) -> str | None:
     if not any(curves.values()):
         return None
     with _style():
-        figure = Figure(figsize=(11.5, 5), layout="constrained")
+        figure = Figure(figsize=(11.5, 7), layout="constrained")
         for axes, (kind, drawn) in zip(figure.subplots(1, 2), curves.items(), strict=True):
             axes.set_title(KINDS[kind][0])
             rates = np.geomspace(LOWEST_RATE, 1, 50)
@@ -96,7 +96,10 @@ def roc_curves(method: MethodFigures) -> str | None:
             axes.set(xscale="log", xlim=(LOWEST_RATE, 1), ylim=(0, 1.02))
             axes.set_xlabel("false positive rate (log)")
             axes.set_ylabel("true positive rate")
-            axes.legend(fontsize=8, loc="upper left")
+        most = max(figure.axes, key=lambda axes: len(axes.lines))
+        figure.legend(
+            *most.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8
+        )
         return _address(figure)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from math import isfinite, isnan
 
 from privdiff_training.evaluation.attack_record import AttackFigures, Retrieval, Rung
@@ -15,6 +16,20 @@ MEMORIZATION = "memorization"
 LABELS_TO_IMAGE = "labels to image"
 SAME_UTILITY = 0.02
 """Macro AUC within which a control counts as keeping the findings as well."""
+
+OWNERS = frozenset(
+    {
+        Rung.PUBLISHED_RETRAINING,
+        Rung.MATCHED_RETRAINING,
+        Rung.METRIC_LEARNING,
+        Rung.INVERSION,
+        Rung.REDRAWN_GALLERY,
+        Rung.READINGS,
+        Rung.STARTING_POINTS,
+        Rung.TOGETHER,
+    }
+)
+"""Attackers who have the tool: they make copies of their own, or look into it."""
 
 NO_REASON = "no reason was recorded"
 
@@ -65,6 +80,12 @@ def linkage_of(method: MethodFigures, kind: Linkage) -> Estimate:
     """Return the AUC of the worst attacker; NaN if there is none."""
     worst = method.worst(kind)
     return worst.linkage[kind].auc if worst else NOTHING
+
+
+def worst_owner(method: MethodFigures, kind: Linkage) -> AttackFigures | None:
+    """Return the attacker with the highest AUC among those who own the tool; None without."""
+    owners = tuple(attack for attack in method.attacks if attack.rung in OWNERS)
+    return replace(method, attacks=owners).worst(kind)
 
 
 def findings_of(method: MethodFigures) -> Estimate:

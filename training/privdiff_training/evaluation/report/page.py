@@ -13,7 +13,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from privdiff_infer.release import write_atomically
-from privdiff_training.evaluation.attack_record import Rung
+from privdiff_training.evaluation.attack_record import AttackFigures, Rung
 from privdiff_training.evaluation.linkage import Linkage
 from privdiff_training.evaluation.record import Evaluation, MethodFigures
 from privdiff_training.evaluation.report import charts, words
@@ -25,6 +25,7 @@ from privdiff_training.evaluation.report.judgement import (
     missing_rungs,
     not_run,
     operating_point,
+    worst_owner,
     worst_search,
 )
 from privdiff_training.evaluation.report.protocol import (
@@ -85,6 +86,7 @@ def render(evaluation: Evaluation, pictures: Sequence[Path]) -> bytes:
         plain_words=list(words.plain_words(evaluation)),
         utility_warning=words.utility_warning(evaluation),
         goals=judge(evaluation),
+        intruders=_intruders(point) if point else [],
         verdicts=Verdict,
         plane=charts.plane(evaluation),
         curves=charts.roc_curves(point) if point else None,
@@ -96,6 +98,12 @@ def render(evaluation: Evaluation, pictures: Sequence[Path]) -> bytes:
         command=evaluation.command or _command(evaluation),
     )  # fmt: skip
     return text.encode()
+
+
+def _intruders(point: MethodFigures) -> list[tuple[Linkage, AttackFigures]]:
+    """Return the worst attacker of each kind of linkage among those who own the tool."""
+    owners = [(kind, worst_owner(point, kind)) for kind in Linkage]
+    return [(kind, owner) for kind, owner in owners if owner is not None]
 
 
 def _headline(point: MethodFigures) -> list[dict[str, Any]]:
@@ -161,6 +169,5 @@ def _environment() -> Environment:
         "worst_search": worst_search,
         "notes": words.attack_notes,
         "metadata_rung": Rung.METADATA,
-        "intruder_rung": Rung.METRIC_LEARNING,
     }
     return environment

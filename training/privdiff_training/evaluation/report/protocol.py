@@ -86,7 +86,8 @@ def _attackers(evaluation: Evaluation) -> Iterator[str]:
     plan = evaluation.plan
     if any(attack.training for method in evaluation.methods for attack in method.attacks):
         yield (
-            "Attackers share no weights with what redraws or guides. They train on other patients "
+            "Networks that attackers train share no weights with what redraws or guides; who owns "
+            "the tool also uses the tool's own. Attackers train on other patients "
             f"than they are tested on, with {_count(plan.versions, 'redrawn version')} of each "
             "image; early stopping, the orientation of scores and thresholds are fixed on the "
             "attacker's selection patients."
