@@ -228,7 +228,6 @@ def evaluation(**changes: object) -> Evaluation:
             rungs=frozenset({Rung.FIXED, Rung.METRIC_LEARNING, Rung.METADATA}),
             seeds=2,
             baseline_seeds=1,
-            control_seeds=1,
             versions=2,
             test_versions=2,
             test_images=60,

@@ -28,7 +28,7 @@ from privdiff_training.evaluation.redrawn_copies import redrawn_copies
 from privdiff_training.evaluation.report.reading import read_evaluation
 from privdiff_training.evaluation.setting import EvaluationOptions, Setting
 from privdiff_training.evaluation.statistics import Figure
-from privdiff_training.evaluation.steps import LegOver, Steps
+from privdiff_training.evaluation.steps import NOT_REACHED, LegOver, Steps
 from typer.testing import CliRunner
 
 from privdiff_infer.cli import app
@@ -195,9 +195,41 @@ def test_a_leg_ends_in_time_and_names_what_it_did_not_reach(options, tmp_path):
     leg = evaluate(in_time, tmp_path / "out")
 
     assert [method.method for method in leg.methods] == ["standard 0.3", "labels to image"]
-    assert leg.methods_not_run["vanilla 0.3"] == "not reached in the time that was given"
+    assert leg.methods_not_run["vanilla 0.3"] == NOT_REACHED
     assert "not reached in the time" in (tmp_path / "out" / "report.html").read_text()
     assert written(evaluate(options, tmp_path / "out")) == written(whole)
+
+
+@pytest.mark.usefixtures("small_plan")
+def test_every_method_is_looked_at_before_an_attacker_is_trained_against_any(options, tmp_path):
+    rungs = frozenset({Rung.FIXED, Rung.METRIC_LEARNING})
+    options = replace(options, size=Size.DEFAULT, rungs=rungs)
+    evaluate(options, tmp_path / "out")
+    steps = sorted((tmp_path / "out" / "steps").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    names = [path.name for path in steps]
+    of_fixed = next(i for i, name in enumerate(names) if name.startswith("labels-to-image-a0"))
+    trained = next(i for i, name in enumerate(names) if name.startswith("vanilla-0.3-a3"))
+
+    assert of_fixed < trained
+
+
+@pytest.mark.usefixtures("small_plan")
+def test_a_leg_takes_the_seeds_that_are_done_and_names_what_is_not(options, tmp_path, monkeypatch):
+    rungs = frozenset({Rung.FIXED, Rung.METRIC_LEARNING, Rung.SHAPE})
+    first = replace(options, size=Size.DEFAULT, rungs=rungs - {Rung.SHAPE})
+    evaluate(first, tmp_path / "out")
+    more = replace(plan.PLANS[Size.DEFAULT], seeds=3)
+    monkeypatch.setitem(plan.PLANS, Size.DEFAULT, more)
+
+    leg = evaluate(replace(options, size=Size.DEFAULT, rungs=rungs, hours=0), tmp_path / "out")
+
+    point = leg.methods[0]
+    assert {attack.rung: len(attack.seeds) for attack in point.attacks} == {
+        Rung.FIXED: 1,
+        Rung.METRIC_LEARNING: 2,
+    }
+    assert point.not_run[Rung.SHAPE.value] == NOT_REACHED
+    assert point.attributes is not None and point.quality is not None
 
 
 def count_trainings(monkeypatch: pytest.MonkeyPatch, killed_at: int | None = None) -> list[int]:
@@ -329,21 +361,19 @@ def test_an_attacker_makes_no_copy_that_was_released(options, tmp_path):
 
 
 @pytest.mark.usefixtures("small_plan")
-def test_results_depend_on_the_number_of_seeds_of_the_control(options, tmp_path, monkeypatch):
+def test_results_depend_on_the_number_of_seeds_of_the_control(options, tmp_path):
     options = replace(options, size=Size.DEFAULT, rungs=frozenset({Rung.MATCHED_RETRAINING}))
 
-    def attacked() -> AttackFigures:
+    def attacked(control_seeds: int) -> AttackFigures:
         here = Setting(options, tmp_path / "out")
-        nothing = MethodRun(here, Identity(), None, here.plan.control_seeds)
+        nothing = MethodRun(here, Identity(), None, control_seeds)
         method = methods_for(options.size, options.bundle, here.roles, options.cache_dir)[0]
         return MethodRun(here, method, nothing, here.plan.seeds).attacks.figures(here.attacks[0])
 
-    first = attacked()
-    more = replace(plan.PLANS[Size.DEFAULT], control_seeds=2)
-    monkeypatch.setitem(plan.PLANS, Size.DEFAULT, more)
+    first, more = attacked(1), attacked(2)
 
-    assert attacked().on_originals != first.on_originals
-    assert attacked().seeds == first.seeds
+    assert more.on_originals != first.on_originals
+    assert more.seeds == first.seeds
 
 
 def test_what_a_cohort_is_too_poor_for_is_told_and_no_error(options, tmp_path):

@@ -389,6 +389,25 @@ class TestGoals:
         )
         assert goal.verdict is verdict
 
+    @pytest.mark.parametrize(
+        ("same", "macro", "verdict"),
+        [
+            (0.50, 0.80, Verdict.OPEN),  # better, unless a further attacker links it
+            (0.90, 0.80, Verdict.MET),  # links more already
+        ],
+    )
+    def test_a_method_that_fewer_attackers_met_is_not_called_better(
+        self, tmp_path, same, macro, verdict
+    ):
+        spared = method(
+            "blur 4", "blur", "4", same, 0.9, macro, attacks=(attack(Rung.FIXED, same, 0.9),)
+        )
+        record = evaluation(methods=(point(), spared))
+        goal = next(goal for goal in judge(record) if goal.goal.endswith("same-image linkage"))
+        assert goal.verdict is verdict
+        assert ("fewer attackers" in goal.remark) is (verdict is Verdict.OPEN)
+        assert "at least" in text_of(tmp_path, record)
+
     def test_methods_that_are_told_something_do_not_count_as_better(self):
         told = method("told", "told", "1", 0.5, 0.5, 0.8, told="report")
         goals = judge(evaluation(methods=(point(), told)))

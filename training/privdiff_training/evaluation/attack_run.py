@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from privdiff_training.evaluation.method_copies import MethodCopies
 from privdiff_training.evaluation.record import MethodFigures
 from privdiff_training.evaluation.setting import Setting
 from privdiff_training.evaluation.statistics import NOTHING, Estimate
+from privdiff_training.evaluation.steps import NOT_REACHED, LegOver
 from privdiff_training.evaluation.verification_metrics import (
     auc_difference,
     oriented,
@@ -32,6 +34,31 @@ from privdiff_training.evaluation.verification_metrics import (
 
 SELECT, CURVE = "select", "curve"
 """What is kept of a training beside the scores of the test."""
+
+ResultT = TypeVar("ResultT")
+
+
+def of_most_seeds(seeds: int, measure: Callable[[int], ResultT]) -> ResultT:
+    """Return a result of as many seeds as there is time for, or as earlier runs did.
+
+    Parameters
+    ----------
+    seeds
+        How many are asked for.
+    measure
+        Measures the result of so many seeds, counted from the first.
+
+    Raises
+    ------
+    LegOver
+        If not even one seed is done.
+    """
+    for fewer in range(seeds, 1, -1):
+        try:
+            return measure(fewer)
+        except LegOver:
+            continue
+    return measure(1)
 
 
 class AttackRun:
@@ -60,13 +87,15 @@ class AttackRun:
         self.seeds = seeds
 
     def all_figures(self) -> tuple[tuple[AttackFigures, ...], dict[str, str]]:
-        """Return the figures of all attackers, and which of them had too few images, and why."""
+        """Return the figures of all attackers, and which of them have none, and why."""
         done, problems = [], []
         for attack in self.setting.attacks:
             try:
                 done.append(self.figures(attack))
             except CohortError as error:
                 problems.append((attack, error.problem))
+            except LegOver:
+                problems.append((attack, NOT_REACHED))
         rungs = {figures.rung for figures in done}
         failed = {
             f"{attack.rung.value} {attack.name}" if attack.rung in rungs else attack.rung.value: why
@@ -75,30 +104,36 @@ class AttackRun:
         return tuple(done), failed
 
     def figures(self, attack: Attack) -> AttackFigures:
-        """Measure one attacker against this method."""
-        return self.setting.steps.record(
-            f"{self.copies.method.name} {attack.rung.value} {attack.name}",
-            AttackFigures,
-            lambda: self._attacked(attack),
-            *self.decides(attack),
-            *self.seeds_of(attack),
-            *self.nothing.seeds_of(attack),
-            sorted(self.setting.floor_scores),
-        )
+        """Measure one attacker against this method, with the seeds that there is time for."""
 
-    def scores(self, attack: Attack) -> list[np.ndarray]:
+        def measured(seeds: range) -> AttackFigures:
+            return self.setting.steps.record(
+                f"{self.copies.method.name} {attack.rung.value} {attack.name}",
+                AttackFigures,
+                lambda: self._attacked(attack, seeds),
+                *self.decides(attack),
+                *seeds,
+                *self._first(self.nothing.seeds),
+                sorted(self.setting.floor_scores),
+            )
+
+        most = self.seeds if attack.is_learned else 1
+        return of_most_seeds(most, lambda count: measured(self._first(count)))
+
+    def scores(self, attack: Attack, seeds: range) -> list[np.ndarray]:
         """Return one matrix (test, gallery) per seed of the attacker, the right way up."""
-        return [self._scores_of_seed(attack, seed)["test"] for seed in self.seeds_of(attack)]
+        return [self._scores_of_seed(attack, seed)["test"] for seed in seeds]
 
     def exposure(self, figures: MethodFigures) -> Exposure | None:
         """Measure how the risk is spread over patients under the worst attacker of the whole."""
-        attack = self.worst(figures)
-        if attack is None:
+        worst = self.worst(figures)
+        if worst is None:
             return None
+        attack, seeds = worst
         test = self.setting.test.cohort
 
         def measured() -> Exposure | None:
-            of_seeds = [self._scores_of_seed(attack, seed) for seed in self.seeds_of(attack)]
+            of_seeds = [self._scores_of_seed(attack, seed) for seed in seeds]
             of_copies = [
                 [scores[name][:, : len(test)] for scores in of_seeds]
                 for name in of_seeds[0]
@@ -113,34 +148,35 @@ class AttackRun:
             Exposure | None,
             measured,
             *self.decides(attack),
-            *self.seeds_of(attack),
+            *seeds,
         )
 
-    def worst(self, figures: MethodFigures) -> Attack | None:
-        """Return the attacker who links best to the same image."""
+    def worst(self, figures: MethodFigures) -> tuple[Attack, range] | None:
+        """Return the attacker who links best to the same image, and its seeds."""
         worst = figures.worst(Linkage.SAME_IMAGE)
         for attack in self.setting.attacks:
             if worst is not None and (attack.rung, attack.name) == (worst.rung, worst.name):
-                return attack
+                return attack, self._first(len(worst.seeds))
         return None
 
     def decides(self, attack: Attack) -> tuple[object, ...]:
         """Return what decides the scores of an attacker beside the seed."""
         return (*self.copies.decided_by, attack.fingerprint, self.setting.others is not None)
 
-    def seeds_of(self, attack: Attack) -> range:
-        """Return the seeds that an attacker is trained with."""
-        return range(self.seed, self.seed + (self.seeds if attack.is_learned else 1))
+    def _first(self, seeds: int) -> range:
+        return range(self.seed, self.seed + seeds)
 
-    def _attacked(self, attack: Attack) -> AttackFigures:
+    def _attacked(self, attack: Attack, seeds: range) -> AttackFigures:
         test, others = self.setting.test.cohort, self._others(attack)
         kinds = [kind for kind in Linkage if PART_OF[kind] not in self.setting.not_measurable]
-        scores = self.scores(attack)
+        scores = self.scores(attack, seeds)
         on_test = [matrix[:, : len(test)] for matrix in scores]
-        seeds = tuple({kind: seed_auc(test, matrix, kind) for kind in kinds} for matrix in on_test)
+        of_seeds = tuple(
+            {kind: seed_auc(test, matrix, kind) for kind in kinds} for matrix in on_test
+        )
         above_floor = self._above_floor(on_test)
         if self.is_control:
-            control = {kind: float(np.mean([each[kind] for each in seeds])) for kind in kinds}
+            control = {kind: float(np.mean([each[kind] for each in of_seeds])) for kind in kinds}
             control_above_floor = above_floor
         else:
             of_nothing = self.nothing.figures(attack)
@@ -150,7 +186,7 @@ class AttackRun:
             rung=attack.rung,
             name=attack.name,
             trained_on=attack.trained_on(self.copies.known),
-            seeds=seeds,
+            seeds=of_seeds,
             linkage={
                 kind: linkage_figures(
                     test, scores, kind, self.seed, None if others is None else others.cohort
@@ -161,13 +197,13 @@ class AttackRun:
             learned_from_copies=attack.learns_from_copies,
             above_floor=above_floor,
             control_above_floor=control_above_floor,
-            training=self._training(attack) if attack.learns_from_copies else None,
+            training=self._training(attack, seeds) if attack.learns_from_copies else None,
         )
 
-    def _training(self, attack: Attack) -> Training:
+    def _training(self, attack: Attack, seeds: range) -> Training:
         """Return how the attacker did on the select patients, beside the fixed verifier."""
         select, fixed = self.copies.known.select, self.setting.fixed
-        found = [self._scores_of_seed(attack, seed) for seed in self.seeds_of(attack)]
+        found = [self._scores_of_seed(attack, seed) for seed in seeds]
         scores = [each[SELECT] for each in found]
 
         def attacked() -> dict[str, np.ndarray]:

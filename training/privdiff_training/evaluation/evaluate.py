@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -22,11 +23,13 @@ from privdiff_training.evaluation.redraw import weights_hash
 from privdiff_training.evaluation.report import write_report
 from privdiff_training.evaluation.setting import PROTOCOL, EvaluationOptions, Setting
 from privdiff_training.evaluation.statistics import Estimate
-from privdiff_training.evaluation.steps import LegOver
+from privdiff_training.evaluation.steps import NOT_REACHED, LegOver
 from privdiff_training.evaluation.verification_metrics import verification
 
 REPORT = "report.json"
 EXAMPLES = 8
+CONTROL_SEEDS = 1
+"""Of the attackers where nothing is done: they show that each would know people."""
 
 
 def evaluate(options: EvaluationOptions, output: Path) -> Evaluation:
@@ -45,7 +48,8 @@ def evaluate(options: EvaluationOptions, output: Path) -> Evaluation:
     CohortError
         If the cohort does not give every role an image.
     LegOver
-        If the time that the run was given is over before the operating point is measured.
+        If the time that the run was given is over before it is measured what the operating point
+        keeps of the findings.
     """
     evaluation = _evaluation(Setting(options, output))
     write_json(output / REPORT, evaluation.to_record())
@@ -57,7 +61,7 @@ def _evaluation(setting: Setting) -> Evaluation:
     options, roles = setting.options, setting.roles
     methods = methods_for(options.size, options.bundle, roles, options.cache_dir)
     plan = setting.plan
-    nothing = MethodRun(setting, Identity(), None, plan.control_seeds)
+    nothing = MethodRun(setting, Identity(), None, CONTROL_SEEDS)
     originals = nothing.figures()
     point, *others = methods
     run_of_point = MethodRun(setting, point, nothing, plan.seeds)
@@ -65,7 +69,7 @@ def _evaluation(setting: Setting) -> Evaluation:
     _write_picture(run_of_point, setting.output)
     memorization = _memorization(setting)
     of_others, unreached = _figures_in_time(
-        others, lambda method: MethodRun(setting, method, nothing, plan.baseline_seeds).figures()
+        others, lambda method: MethodRun(setting, method, nothing, plan.baseline_seeds)
     )
     left_out = methods_left_out(options.size, methods, options.bundle, roles, options.cache_dir)
     units = [row.unit for row in roles.test]
@@ -104,18 +108,22 @@ def _write_picture(run: MethodRun, output: Path) -> None:
 
 
 def _figures_in_time(
-    methods: Sequence[Method], figures: Callable[[Method], MethodFigures]
+    methods: Sequence[Method], run_of: Callable[[Method], MethodRun]
 ) -> tuple[list[MethodFigures], dict[str, str]]:
-    """Return the figures of the methods that are done, and the others with the reason.
+    """Return the figures of the methods that are reached, and the others with the reason.
 
-    When the time is over, methods that earlier legs did are still read.
+    A run goes broad before deep: every method has its place on the plane before an attacker is
+    trained against any. When the time is over, what earlier legs did is still read.
     """
     done, unreached = [], {}
+    with suppress(LegOver):
+        for method in track(methods, "Methods, a first look") if methods else ():
+            run_of(method).first_look()
     for method in track(methods, "Methods") if methods else ():
         try:
-            done.append(figures(method))
+            done.append(run_of(method).figures())
         except LegOver:
-            unreached[method.name] = "not reached in the time that was given"
+            unreached[method.name] = NOT_REACHED
     return done, unreached
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import torch
 
-from privdiff_training.evaluation.attack_run import AttackRun
+from privdiff_infer.errors import CohortError
+from privdiff_training.evaluation.attack_run import AttackRun, of_most_seeds
 from privdiff_training.evaluation.attacks.frozen_encoder import FrozenEncoder
 from privdiff_training.evaluation.attributes import (
     Readings,
@@ -33,8 +37,11 @@ from privdiff_training.evaluation.record import (
     Utility,
 )
 from privdiff_training.evaluation.setting import Setting
+from privdiff_training.evaluation.steps import NOT_REACHED, LegOver
 from privdiff_training.evaluation.subgroups import MIN_PATIENTS, measure_subgroups
 from privdiff_training.evaluation.utility import measure_utility
+
+ResultT = TypeVar("ResultT")
 
 
 class MethodRun:
@@ -71,24 +78,52 @@ class MethodRun:
         """Whether this is the method that does nothing."""
         return self.nothing is self
 
+    def first_look(self) -> None:
+        """Do the steps that place a method on the plane and train no attacker."""
+        self._utility()
+        for attack in self.setting.attacks:
+            if not attack.is_learned:
+                with suppress(CohortError):
+                    self.attacks.figures(attack)
+
     def figures(self) -> MethodFigures:
-        """Do all steps, or read what they found."""
+        """Do all steps, or read what they found.
+
+        Raises
+        ------
+        LegOver
+            If the time of the run is over before what is kept of the findings is measured. Other
+            parts that are not reached are named in the figures.
+        """
+        utility = self._utility()
         attacks, failed = self.attacks.all_figures()
+        late: dict[str, str] = {}
+
+        def in_time(part: str, measure: Callable[[], ResultT], otherwise: ResultT) -> ResultT:
+            try:
+                return measure()
+            except LegOver:
+                late[part] = NOT_REACHED
+                return otherwise
+
         figures = MethodFigures(
             method=self.method.name,
             family=self.method.family,
             setting=self.method.setting,
             told=self.method.told,
             attacks=attacks,
-            not_run={**self.setting.not_run, **failed, **self._too_poor()},
-            utility=self._utility(),
-            quality=None if self.is_control else self._quality(),
-            attributes=self._attributes() if self._attacks_attributes else None,
+            not_run={},
+            utility=utility,
+            quality=in_time("quality", self._quality, None),
+            attributes=in_time("attributes", self._attributes, None),
             subgroups=(),
             exposure=None,
         )
         return replace(
-            figures, subgroups=self._subgroups(figures), exposure=self.attacks.exposure(figures)
+            figures,
+            subgroups=in_time("subgroups", lambda: self._subgroups(figures), ()),
+            exposure=in_time("exposure", lambda: self.attacks.exposure(figures), None),
+            not_run={**self.setting.not_run, **failed, **late, **self._too_poor()},
         )
 
     def _utility(self) -> Utility:
@@ -125,7 +160,9 @@ class MethodRun:
             self.setting.output / "readers",
         )
 
-    def _quality(self) -> Quality:
+    def _quality(self) -> Quality | None:
+        if self.is_control:
+            return None
         setting = self.setting
         encoders = setting.options.attackers.encoders
 
@@ -162,30 +199,34 @@ class MethodRun:
             poor["subgroups"] = f"no group has {MIN_PATIENTS} test patients"
         return poor
 
-    def _attributes(self) -> Attributes:
-        return self.setting.steps.record(
-            f"{self.method.name} attributes",
-            Attributes,
-            lambda: attribute_figures(
-                self.setting.test.cohort,
-                self.attribute_readings(),
-                self.nothing.attribute_readings(),
-                self.known.train,
-                self.seed,
-            ),
-            *self._decides_attributes(),
-            *self._attribute_seeds(),
-            *self.nothing._attribute_seeds(),
+    def _attributes(self) -> Attributes | None:
+        if not self._attacks_attributes:
+            return None
+        of_nothing = range(self.seed, self.seed + self.nothing.seeds)
+
+        def measured(seeds: range) -> Attributes:
+            return self.setting.steps.record(
+                f"{self.method.name} attributes",
+                Attributes,
+                lambda: attribute_figures(
+                    self.setting.test.cohort,
+                    [self.readings(seed) for seed in seeds],
+                    [self.nothing.readings(seed) for seed in of_nothing],
+                    self.known.train,
+                    self.seed,
+                ),
+                *self._decides_attributes(),
+                *seeds,
+                *of_nothing,
+            )
+
+        return of_most_seeds(
+            self.seeds, lambda count: measured(range(self.seed, self.seed + count))
         )
 
-    def attribute_readings(self) -> list[Readings]:
-        """Return what each seed of the attribute attackers reads of the test images."""
-        return [self._readings(seed) for seed in self._attribute_seeds()]
+    def readings(self, seed: int) -> Readings:
+        """Return what one seed of the attackers of sex and age reads of the test images."""
 
-    def _attribute_seeds(self) -> range:
-        return range(self.seed, self.seed + self.seeds)
-
-    def _readings(self, seed: int) -> Readings:
         def read() -> dict[str, np.ndarray]:
             config = self.setting.options.attackers.attributes
             return vars(read_attributes(self.known, self.copies.test, config, seed))
@@ -198,13 +239,14 @@ class MethodRun:
 
     def _subgroups(self, figures: MethodFigures) -> tuple[Subgroup, ...]:
         """Measure the groups under the worst attacker of the whole."""
-        attack = self.attacks.worst(figures)
-        if attack is None:
+        worst = self.attacks.worst(figures)
+        if worst is None:
             return ()
+        attack, seeds = worst
         test = self.setting.test.cohort
 
         def measured() -> tuple[Subgroup, ...]:
-            scores = [matrix[:, : len(test)] for matrix in self.attacks.scores(attack)]
+            scores = [matrix[:, : len(test)] for matrix in self.attacks.scores(attack, seeds)]
             copies = _floats(self.copies.test.pixels[0])
             logits = read_findings(self.setting.evaluators.classifier, copies).numpy()
             return measure_subgroups(test, scores, logits, self.seed)
@@ -214,7 +256,7 @@ class MethodRun:
             tuple[Subgroup, ...],
             measured,
             *self.attacks.decides(attack),
-            *self.attacks.seeds_of(attack),
+            *seeds,
         )
 
 

@@ -31,8 +31,8 @@ class Plan:
         Attackers.
     seeds
         Of each attacker that learns, against the operating point.
-    baseline_seeds, control_seeds
-        The same against other methods, and where nothing is done to the images.
+    baseline_seeds
+        The same against other methods.
     versions
         Copies of each image that attackers train on.
     test_versions
@@ -52,7 +52,6 @@ class Plan:
     rungs: frozenset[Rung]
     seeds: int
     baseline_seeds: int
-    control_seeds: int
     versions: int
     test_versions: int
     test_images: int | None

@@ -29,6 +29,10 @@ logger = logging.getLogger(__name__)
 ResultT = TypeVar("ResultT")
 
 
+NOT_REACHED = "not reached in the time that was given"
+"""What a report says of a part that no leg has come to yet."""
+
+
 class LegOver(PrivDiffError):
     """The time that a run was given is over before a step that is not done yet."""
 

@@ -22,6 +22,7 @@ from privdiff_training.evaluation.report.judgement import (
     findings_of,
     linkage_of,
     operating_point,
+    spared_by,
 )
 from privdiff_training.evaluation.report.words import KINDS
 from privdiff_training.evaluation.statistics import Estimate
@@ -37,6 +38,8 @@ ANCHORS: Mapping[str, tuple[float, float]] = {
 }
 CHANCE = 0.5
 LOWEST_RATE = 1e-3
+ARROW = 0.03
+"""Length on the axis of linkage."""
 
 
 def plane(evaluation: Evaluation) -> str | None:
@@ -175,10 +178,11 @@ def _plane_panel(axes: Axes, evaluation: Evaluation, kind: Linkage) -> None:
                 [link], [kept], marker, color="#7F7F7F", markersize=9, markeredgewidth=2,
                 label=f"{label}: weak attackers, not comparable",
             )  # fmt: skip
+    point = operating_point(evaluation)
     for number, (family, methods) in enumerate(_families(evaluation).items()):
         _curve(axes, family, methods, kind, number)
+        _arrows(axes, methods, kind, point, COLOURS[number % len(COLOURS)])
     _points(axes, [evaluation.originals], kind, fmt="*", color="black", label="originals")
-    point = operating_point(evaluation)
     if point is not None:
         axes.plot(
             [linkage_of(point, kind).value],
@@ -234,6 +238,24 @@ def _curve(
         markerfacecolor="none" if told else None,
         label=family,
     )
+
+
+def _arrows(
+    axes: Axes,
+    methods: Sequence[MethodFigures],
+    kind: Linkage,
+    point: MethodFigures | None,
+    color: str,
+) -> None:
+    """Mark methods that link at least so well, for not all attackers met them."""
+    spared = [method for method in methods if point and spared_by(method, point)]
+    for link, kept in _known(spared, kind):
+        axes.annotate(
+            "",
+            xy=(link.value + ARROW, kept.value),
+            xytext=(link.value, kept.value),
+            arrowprops={"arrowstyle": "->", "color": color},
+        )
 
 
 def _points(axes: Axes, methods: Sequence[MethodFigures], kind: Linkage, **style: Any) -> None:

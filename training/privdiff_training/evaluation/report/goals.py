@@ -23,6 +23,7 @@ from privdiff_training.evaluation.report.judgement import (
     floor_of_labels,
     linkage_of,
     operating_point,
+    spared_by,
     worst_search,
 )
 from privdiff_training.evaluation.statistics import NOTHING, Estimate
@@ -182,16 +183,23 @@ def _no_better_family(evaluation: Evaluation, point: MethodFigures, kind: Linkag
     )
     own = linkage_of(point, kind), findings_of(point)
     others = {
-        method.method: (linkage_of(method, kind), findings_of(method))
+        method.method: method
         for method in evaluation.methods
         if method.family != point.family and method.told == TOLD_NOTHING
     }
-    compared = {name: both for name, both in others.items() if _is_known(both)}
+    figures = {
+        name: (linkage_of(method, kind), findings_of(method)) for name, method in others.items()
+    }
+    compared = {name: both for name, both in figures.items() if _is_known(both)}
     if not _is_known(own) or not compared:
         return Goal(goal, "none", "not measured", Verdict.NOT_MEASURED)
     better = [name for name, (link, kept) in compared.items() if _beats(link, kept, *own)]
+    beaten = [name for name in better if not spared_by(others[name], point)]
+    if beaten:
+        return Goal(goal, "none", _list(beaten), Verdict.NOT_MET, "by the point values")
     if better:
-        return Goal(goal, "none", _list(better), Verdict.NOT_MET, "by the point values")
+        remark = "by the point values; fewer attackers met them than the operating point so far"
+        return Goal(goal, "none", _list(better), Verdict.OPEN, remark)
     unclear = [name for name, both in compared.items() if not _is_clearly_no_better(*both, *own)]
     number = f"none of {len(compared)}"
     if unclear:

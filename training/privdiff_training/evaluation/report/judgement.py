@@ -93,6 +93,16 @@ def findings_of(method: MethodFigures) -> Estimate:
     return method.utility.macro if method.utility else NOTHING
 
 
+def spared_by(method: MethodFigures, point: MethodFigures) -> list[Rung]:
+    """Return the rungs that attacked the operating point and not a method, or not yet.
+
+    The linkage of such a method is at least what was measured: the worst attacker of more is no
+    weaker.
+    """
+    met = {attack.rung for attack in method.attacks}
+    return sorted({attack.rung for attack in point.attacks} - met, key=list(Rung).index)
+
+
 def worst_search(method: MethodFigures, kind: Linkage) -> tuple[AttackFigures, Retrieval] | None:
     """Return the attacker and the search that find a person most often, relative to chance."""
     searches = [

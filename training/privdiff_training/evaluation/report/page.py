@@ -25,6 +25,7 @@ from privdiff_training.evaluation.report.judgement import (
     missing_rungs,
     not_run,
     operating_point,
+    spared_by,
     worst_owner,
     worst_search,
 )
@@ -167,6 +168,7 @@ def _environment() -> Environment:
         "linkage_of": linkage_of,
         "findings_of": findings_of,
         "worst_search": worst_search,
+        "spared_by": spared_by,
         "notes": words.attack_notes,
         "metadata_rung": Rung.METADATA,
     }

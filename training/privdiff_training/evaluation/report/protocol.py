@@ -18,7 +18,7 @@ def size_words(evaluation: Evaluation) -> str:
     test = f"at most {plan.test_images} test images" if plan.test_images else "all test images"
     return (
         f"attackers {rungs}; {_count(plan.seeds, 'seed')} of each that learns, "
-        f"{plan.baseline_seeds} against other methods, {plan.control_seeds} of its control; "
+        f"{plan.baseline_seeds} against other methods, 1 of its control; "
         f"{test}, "
         f"{_count(plan.test_versions, 'redrawn version')} of each"
     )
