@@ -10,7 +10,6 @@ import numpy as np
 from privdiff_training.evaluation.attack_record import Rung
 from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals, Scores
 from privdiff_training.evaluation.attacks.embedding import FixedVerifier, cosines
-from privdiff_training.evaluation.attacks.fitting import in_batches
 from privdiff_training.evaluation.attacks.metric_learning import MetricLearning
 from privdiff_training.evaluation.methods.method import hash_of
 
@@ -71,7 +70,7 @@ class Averaging:
             if self.space is Space.PIXELS:
                 mean = queries.pixels.float().mean(0, keepdim=True).round().byte()
                 return linker(Copies(queries.cohort, mean), gallery)
-            vectors = [in_batches(linker.embed, version) for version in queries.pixels]
-            return cosines(sum(vectors[1:], vectors[0]), linker.of(gallery))
+            vectors = [linker.vectors(version) for version in queries.pixels]
+            return cosines(sum(vectors[1:], vectors[0]), linker.vectors(gallery.pixels))
 
         return Scores(link, linker.curve)

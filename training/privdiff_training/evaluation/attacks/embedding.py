@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from privdiff_training.evaluation.attacks.attack import (
     Originals,
 )
 from privdiff_training.evaluation.attacks.fitting import in_batches
+from privdiff_training.evaluation.attacks.kept_vectors import KeptVectors
 from privdiff_training.evaluation.methods.method import hash_of
 
 Embed = Callable[[Tensor], Tensor]
@@ -28,18 +29,29 @@ Embed = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class CosineLinker:
-    """Compares vectors of the first copy and of the originals."""
+    """Compares vectors of the first copy and of the originals.
+
+    Attributes
+    ----------
+    embed
+        Makes vectors.
+    curve
+        How it was trained.
+    kept
+        Vectors that this network made before.
+    """
 
     embed: Embed
     curve: Curve = ()
+    kept: KeptVectors = field(default_factory=KeptVectors, repr=False)
 
     def __call__(self, queries: Copies, gallery: Originals) -> np.ndarray:
         """Return cosines; see `Linker`."""
-        return cosines(in_batches(self.embed, queries.pixels[0]), self.of(gallery))
+        return cosines(self.vectors(queries.pixels[0]), self.vectors(gallery.pixels))
 
-    def of(self, gallery: Originals) -> Tensor:
-        """Return the vectors of originals."""
-        return in_batches(self.embed, gallery.pixels)
+    def vectors(self, pixels: Tensor) -> Tensor:
+        """Return the vectors (n, d) of images (n, 1, s, s), uint8."""
+        return self.kept(pixels, lambda images: in_batches(self.embed, images))
 
 
 def cosines(queries: Tensor, gallery: Tensor) -> np.ndarray:
@@ -56,9 +68,12 @@ class FixedVerifier:
     ----------
     folder
         Of the verifier, as the stage `identity` exports it.
+    kept
+        Its vectors.
     """
 
     folder: Path
+    kept: KeptVectors = field(default_factory=KeptVectors, init=False, compare=False, repr=False)
     rung = Rung.FIXED
     name = "fixed verifier"
     is_learned = False
@@ -80,7 +95,7 @@ class FixedVerifier:
 
     def train(self, known: Known, seed: int) -> CosineLinker:
         """Train nothing."""
-        return CosineLinker(self.verifier())
+        return CosineLinker(self.verifier(), kept=self.kept)
 
 
 def weights_fingerprint(path: Path) -> str:

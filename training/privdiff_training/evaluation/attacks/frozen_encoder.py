@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from privdiff_training.evaluation.attack_record import Rung
 from privdiff_training.evaluation.attacks.attack import Known
 from privdiff_training.evaluation.attacks.config import EncoderConfig
 from privdiff_training.evaluation.attacks.embedding import CosineLinker, weights_fingerprint
+from privdiff_training.evaluation.attacks.kept_vectors import KeptVectors
 from privdiff_training.evaluation.methods.method import hash_of
 from privdiff_training.evaluation.public_encoders import load_encoder
 
@@ -21,9 +22,12 @@ class FrozenEncoder:
     ----------
     config
         Where the encoder is.
+    kept
+        Its vectors.
     """
 
     config: EncoderConfig
+    kept: KeptVectors = field(default_factory=KeptVectors, init=False, compare=False, repr=False)
     rung = Rung.FROZEN_ENCODER
     is_learned = False
     learns_from_copies = False
@@ -45,4 +49,4 @@ class FrozenEncoder:
 
     def train(self, known: Known, seed: int) -> CosineLinker:
         """Train nothing."""
-        return CosineLinker(load_encoder(self.config).features)
+        return CosineLinker(load_encoder(self.config).features, kept=self.kept)

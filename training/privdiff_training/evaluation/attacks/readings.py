@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from privdiff_training.evaluation.attack_record import Rung
 from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals, Scores
 from privdiff_training.evaluation.attacks.embedding import weights_fingerprint
 from privdiff_training.evaluation.attacks.fitting import in_batches
+from privdiff_training.evaluation.attacks.kept_vectors import KeptVectors
 from privdiff_training.evaluation.methods.method import hash_of
 from privdiff_training.siblings import siblings
 
@@ -40,10 +41,13 @@ class ByReadings:
         Of a reader.
     reads
         Whose it is, for people.
+    kept
+        Its readings.
     """
 
     folder: Path
     reads: str
+    kept: KeptVectors = field(default_factory=KeptVectors, init=False, compare=False, repr=False)
     rung = Rung.READINGS
     is_learned = False
     learns_from_copies = True
@@ -65,22 +69,22 @@ class ByReadings:
             f"readings of {len(known.train)} images, {len(known.train_copies.pixels)} copies each"
         )
 
-    def embed(self) -> Callable[[Tensor], Tensor]:
-        """Return what maps images to readings: logits of findings, age and sex."""
-        reader = RadiographReader.from_pretrained(self.folder).eval()
+    def reader(self) -> Callable[[Tensor], Tensor]:
+        """Return what maps images, uint8, to readings: logits of findings, age and sex."""
+        network = RadiographReader.from_pretrained(self.folder).eval()
 
         def read(images: Tensor) -> Tensor:
-            reading = reader(images)
+            reading = network(images)
             return torch.cat((reading.findings, reading.age, reading.sex[:, None]), dim=1)
 
-        return read
+        return lambda pixels: self.kept(pixels, lambda images: in_batches(read, images))
 
     def train(self, known: Known, seed: int) -> Scores:
         """Fit regression and covariances; nothing is random."""
-        read = self.embed()
+        read = self.reader()
 
         def readings(pixels: Tensor) -> np.ndarray:
-            return np.asarray(in_batches(read, pixels).double().numpy())
+            return np.asarray(read(pixels).double().numpy())
 
         originals = readings(known.train.pixels)
         pairs = [

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from privdiff_training.evaluation.attack_record import Rung
-from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals, Scores
-from privdiff_training.evaluation.attacks.embedding import Embed, FixedVerifier, cosines
-from privdiff_training.evaluation.attacks.fitting import in_batches
+from privdiff_training.evaluation.attacks.attack import Copies, Curve, Known, Originals, Scores
+from privdiff_training.evaluation.attacks.embedding import FixedVerifier, cosines
 from privdiff_training.evaluation.attacks.metric_learning import MetricLearning
 from privdiff_training.evaluation.attacks.readings import ByReadings, precision
 from privdiff_training.evaluation.methods.method import hash_of
@@ -60,26 +61,26 @@ class RedrawnGallery:
 
     def train(self, known: Known, seed: int) -> Scores:
         """Train who looks."""
+        curve: Curve = ()
         if isinstance(self.then, ByReadings):
-            embed = _discriminant(self.then, known)
-            curve: tuple[tuple[int, float], ...] = ()
+            vectors = _discriminant(self.then, known)
         else:
             linker = self.then.train(known, seed)
-            embed, curve = linker.embed, linker.curve
+            vectors, curve = linker.vectors, linker.curve
 
         def link(queries: Copies, gallery: Originals) -> np.ndarray:
-            of_queries = in_batches(embed, queries.pixels[0])
+            of_queries = vectors(queries.pixels[0])
             redrawn = known.copy_anew(gallery).pixels
-            scores = [cosines(of_queries, in_batches(embed, version)) for version in redrawn]
+            scores = [cosines(of_queries, vectors(version)) for version in redrawn]
             return np.asarray(np.mean(scores, axis=0))
 
         return Scores(link, curve)
 
 
-def _discriminant(attack: ByReadings, known: Known) -> Embed:
+def _discriminant(attack: ByReadings, known: Known) -> Callable[[Tensor], Tensor]:
     """Return readings less their mean, in units of how far copies of one patient differ."""
-    read = attack.embed()
-    versions = [in_batches(read, version).double() for version in known.train_copies.pixels]
+    read = attack.reader()
+    versions = [read(version).double() for version in known.train_copies.pixels]
     readings = torch.cat(versions)
     _, whose = np.unique([row.unit for row in known.train.cohort], return_inverse=True)
     patient = torch.from_numpy(np.tile(whose, len(versions)))
@@ -87,4 +88,4 @@ def _discriminant(attack: ByReadings, known: Known) -> Embed:
     metric = precision((readings - centres[patient]).numpy(), readings.numpy())
     values, vectors = torch.linalg.eigh(torch.from_numpy(metric))
     scale, mean = vectors * values.clamp_min(0).sqrt(), readings.mean(0)
-    return lambda images: (read(images).double() - mean) @ scale
+    return lambda pixels: (read(pixels).double() - mean) @ scale

@@ -7,7 +7,7 @@ again for every candidate; the copy shows it as far as it still looks like its s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from privdiff_infer.model.stable_diffusion import load_autoencoder
 from privdiff_training.evaluation.attack_record import Rung
 from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals, Scores
 from privdiff_training.evaluation.attacks.embedding import weights_fingerprint
+from privdiff_training.evaluation.attacks.kept_vectors import KeptVectors
 from privdiff_training.evaluation.methods.method import Starts, hash_of
 
 BATCH = 32
@@ -36,9 +37,12 @@ class StartingPoints:
     ----------
     autoencoder
         Folder of the tool's own.
+    kept
+        Latents.
     """
 
     autoencoder: Path
+    kept: KeptVectors = field(default_factory=KeptVectors, init=False, compare=False, repr=False)
     rung = Rung.STARTING_POINTS
     name = "latents of what the tool may start from"
     is_learned = False
@@ -83,9 +87,9 @@ class StartingPoints:
         def latents(images: Tensor) -> Tensor:
             return torch.cat([encode(part).flatten(1) for part in images.split(BATCH)])
 
-        of_starts = latents(starts.pixels)
+        of_starts, of_copies = self.kept(starts.pixels, latents), self.kept(copies, latents)
         usual = of_starts.mean(0)
-        likeness = normalize(latents(copies) - usual) @ normalize(of_starts - usual).mT
+        likeness = normalize(of_copies - usual) @ normalize(of_starts - usual).mT
         sets, which = starts.stand_for.unique(dim=0, return_inverse=True)
         best = torch.stack([likeness[:, each].amax(1) for each in sets], dim=1)
         return standardized(best[:, which].double().numpy())
