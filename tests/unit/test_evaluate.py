@@ -114,7 +114,9 @@ def test_quick_run_says_what_it_did_not_do(options, tmp_path):
     assert evaluation.originals.worst(Linkage.SAME_IMAGE).linkage[
         Linkage.SAME_IMAGE
     ].auc.value == pytest.approx(1)
-    assert set(evaluation.floors) == {"labels", "sex", "age", "all"}
+    for kind in Linkage:
+        assert set(evaluation.floors[kind]) == {"labels", "sex", "age", "all"}
+        assert evaluation.floors[kind]["labels"].value > 0.6
     assert evaluation.patients == 12 and evaluation.patients_with_several == 12
     not_run = evaluation.methods[0].not_run
     assert not_run["A3"] == "not part of a run of size quick"

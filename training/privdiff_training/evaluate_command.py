@@ -126,7 +126,11 @@ def _table(evaluation: Evaluation) -> str:
         f"{method.method:28} {_worst(method)}"
         for method in (evaluation.originals, *evaluation.methods)
     ]
-    lines += [f"{'follow-up by ' + name:28} {floor}" for name, floor in evaluation.floors.items()]
+    lines += [
+        f"{'told ' + told + ', no pixels':28} {kind.value} {floor}"
+        for kind, floors in evaluation.floors.items()
+        for told, floor in floors.items()
+    ]
     lines += [
         f"not run: {name}: {reason}" for name, reason in evaluation.methods[0].not_run.items()
     ]

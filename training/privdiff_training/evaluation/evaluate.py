@@ -127,12 +127,17 @@ def _figures_in_time(
     return done, unreached
 
 
-def _floors(setting: Setting) -> dict[str, Estimate]:
-    """Return the follow-up AUC of every attacker who sees no pixel."""
+def _floors(setting: Setting) -> dict[Linkage, dict[str, Estimate]]:
+    """Return the AUC of every attacker who sees no pixel."""
+    if not setting.floor_scores:
+        return {}
     cohort, seed = setting.test.cohort, setting.options.seed
     return {
-        told: verification(cohort, [scores], Linkage.FOLLOW_UP, seed).auc
-        for told, scores in setting.floor_scores.items()
+        kind: {
+            told: verification(cohort, [scores], kind, seed).auc
+            for told, scores in setting.floor_scores.items()
+        }
+        for kind in Linkage
     }
 
 

@@ -32,7 +32,7 @@ def quoted(evaluation: Evaluation) -> Evaluated:
             "run `privdiff evaluate` again",
         )
     difference = point.utility.difference if point.utility else NOTHING
-    floor = floor_of_labels(evaluation).value
+    floor = floor_of_labels(evaluation, Linkage.FOLLOW_UP).value
     return Evaluated(
         method=point.method,
         size=evaluation.size.value,

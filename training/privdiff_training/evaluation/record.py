@@ -272,8 +272,8 @@ class Evaluation:
     roles
         Images and patients by role.
     floors
-        Follow-up AUC of attackers who are told one thing and no pixels: ``labels``, ``sex``,
-        ``age``, or ``all`` three.
+        AUC, by kind of linkage, of attackers who are told one thing and no pixels: ``labels``,
+        ``sex``, ``age``, or ``all`` three. Empty if nothing was measured.
     originals
         The method that does nothing.
     methods
@@ -304,7 +304,7 @@ class Evaluation:
     patients: int
     patients_with_several: int
     roles: Mapping[str, tuple[int, int]]
-    floors: Mapping[str, Estimate]
+    floors: Mapping[Linkage, Mapping[str, Estimate]]
     originals: MethodFigures
     methods: tuple[MethodFigures, ...]
     memorization: Memorization | None

@@ -170,8 +170,8 @@ def _plane_panel(axes: Axes, evaluation: Evaluation, kind: Linkage) -> None:
     name, meaning = KINDS[kind]
     axes.set_title(f"{name}: {meaning}", fontsize=10)
     axes.axvline(CHANCE, color="black", linewidth=0.8, linestyle=":", label="guessing (0.5)")
+    _floors(axes, evaluation.floors.get(kind, {}))
     if kind is Linkage.FOLLOW_UP:
-        _floors(axes, evaluation.floors)
         for label, (link, kept) in ANCHORS.items():
             marker = "x" if label.startswith("PriCheXy") else "+"
             axes.plot(
@@ -204,7 +204,7 @@ def _floors(axes: Axes, floors: Mapping[str, Estimate]) -> None:
                 color="#8a6d00",
                 linewidth=1.1,
                 linestyle=style,
-                label=f"floor: attacker told {told}, no pixels ({floor.value:.2f})",
+                label=f"attacker told {told}, no pixels",
             )
 
 

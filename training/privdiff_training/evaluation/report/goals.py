@@ -64,9 +64,10 @@ def judge(evaluation: Evaluation) -> list[Goal]:
     point = operating_point(evaluation)
     if point is None:
         return []
-    follow_up = _follow_up(point, floor_of_labels(evaluation))
+    follow_up = _follow_up(point, floor_of_labels(evaluation, Linkage.FOLLOW_UP))
+    of_labels = floor_of_labels(evaluation, Linkage.SAME_IMAGE)
     of_part = [
-        (SAME_IMAGE, _same_image(point)),
+        (SAME_IMAGE, _same_image(point, of_labels)),
         *((PART_OF[kind], _rank_1(point, kind)) for kind in Linkage),
         (FOLLOW_UP if FOLLOW_UP in evaluation.not_measurable else FLOORS, follow_up),
         (FINDINGS, _findings(point)),
@@ -91,10 +92,13 @@ def below(estimate: Estimate, limit: float) -> Verdict:
     return Verdict.MET if estimate.high <= limit else Verdict.OPEN
 
 
-def _same_image(point: MethodFigures) -> Goal:
+def _same_image(point: MethodFigures, floor: Estimate) -> Goal:
     linkage = linkage_of(point, Linkage.SAME_IMAGE)
     verdict = below(linkage, SAME_IMAGE_GOAL)
-    remark = _reach(linkage, SAME_IMAGE_GOAL, verdict)
+    remarks = [_reach(linkage, SAME_IMAGE_GOAL, verdict)]
+    if verdict is not Verdict.NOT_MEASURED and isfinite(floor.value):
+        remarks.append(f"who is told the labels and sees no image has {floor}")
+    remark = "; ".join(filter(None, remarks))
     return _certified(
         Goal(
             "An image cannot be linked to its own original: AUC of the worst attacker",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from math import isfinite, isnan
+from typing import Any
 
 from privdiff_training.evaluation.attack_record import AttackFigures, Retrieval, Rung
 from privdiff_training.evaluation.linkage import Linkage
@@ -40,9 +41,9 @@ def operating_point(evaluation: Evaluation) -> MethodFigures | None:
     return names.get(evaluation.operating_point)
 
 
-def floor_of_labels(evaluation: Evaluation) -> Estimate:
-    """Return the follow-up AUC of an attacker who knows the kept labels alone."""
-    return evaluation.floors.get(LABELS_FLOOR, NOTHING)
+def floor_of_labels(evaluation: Evaluation, kind: Linkage) -> Estimate:
+    """Return the AUC of an attacker who knows the labels alone."""
+    return evaluation.floors.get(kind, {}).get(LABELS_FLOOR, NOTHING)
 
 
 def doubt(attack: AttackFigures) -> str:
@@ -119,7 +120,7 @@ def worst_search(method: MethodFigures, kind: Linkage) -> tuple[AttackFigures, R
     )
 
 
-def missing_rungs(method: MethodFigures, floors: Mapping[str, Estimate]) -> dict[Rung, str]:
+def missing_rungs(method: MethodFigures, floors: Mapping[Linkage, Any]) -> dict[Rung, str]:
     """Return the rungs that were not run against a method, with the reason."""
     done = {attack.rung for attack in method.attacks}
     if floors:
@@ -157,7 +158,7 @@ def not_run(evaluation: Evaluation) -> list[tuple[str, str, list[str]]]:
 
 
 def _missing_parts(
-    method: MethodFigures, floors: Mapping[str, Estimate]
+    method: MethodFigures, floors: Mapping[Linkage, Any]
 ) -> Iterator[tuple[str, str]]:
     for rung, reason in missing_rungs(method, floors).items():
         yield rung.value, reason

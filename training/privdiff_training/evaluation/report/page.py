@@ -69,7 +69,7 @@ def write_report(folder: Path) -> Path:
 def render(evaluation: Evaluation, pictures: Sequence[Path]) -> bytes:
     """Return the page of an evaluation; see `write_report`."""
     point = operating_point(evaluation)
-    floor = floor_of_labels(evaluation)
+    floors = {kind: floor_of_labels(evaluation, kind) for kind in Linkage}
     text = _environment().get_template("evaluation.html").render(
         evaluation=evaluation,
         point=point,
@@ -82,7 +82,7 @@ def render(evaluation: Evaluation, pictures: Sequence[Path]) -> bytes:
         exposure_words=exposure_words(point.exposure) if point and point.exposure else "",
         negatives_words=words.NEGATIVES,
         headline=_headline(point) if point else [],
-        floor=floor,
+        floors=floors,
         left_out=missing_rungs(point, evaluation.floors) if point else dict.fromkeys(Rung, ""),
         plain_words=list(words.plain_words(evaluation)),
         utility_warning=words.utility_warning(evaluation),

@@ -179,11 +179,11 @@ def _linkage_words(evaluation: Evaluation, point: MethodFigures, kind: Linkage) 
             f"Where there is {what} instead of the very original, the strongest, "
             f"{attacker_words(worst)}, is right {found}."
         )
-    floor = floor_of_labels(evaluation)
-    if kind is Linkage.FOLLOW_UP and isfinite(floor.value):
+    floor = floor_of_labels(evaluation, kind)
+    if isfinite(floor.value):
         yield (
-            f"An attacker who is told the labels, which are kept on purpose, and sees no image "
-            f"reaches {_in_hundred(floor.value)} (AUC {floor})."
+            f"An attacker who sees no image and is told the labels of both, which are what is to "
+            f"be kept, reaches {_in_hundred(floor.value)} (AUC {floor})."
         )
     reason = doubt(worst)
     if reason:
