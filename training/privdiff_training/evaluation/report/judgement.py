@@ -95,13 +95,14 @@ def findings_of(method: MethodFigures) -> Estimate:
 
 
 def spared_by(method: MethodFigures, point: MethodFigures) -> list[Rung]:
-    """Return the rungs that attacked the operating point and not a method, or not yet.
+    """Return the rungs of attackers that the operating point met and a method did not, or not yet.
 
     The linkage of such a method is at least what was measured: the worst attacker of more is no
     weaker.
     """
-    met = {attack.rung for attack in method.attacks}
-    return sorted({attack.rung for attack in point.attacks} - met, key=list(Rung).index)
+    met = {(attack.rung, attack.name) for attack in method.attacks}
+    missed = {attack.rung for attack in point.attacks if (attack.rung, attack.name) not in met}
+    return sorted(missed, key=list(Rung).index)
 
 
 def worst_search(method: MethodFigures, kind: Linkage) -> tuple[AttackFigures, Retrieval] | None:
