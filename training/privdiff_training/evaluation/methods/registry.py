@@ -91,8 +91,8 @@ def _candidates(size: Size, bundle: Path, roles: Roles, cache_dir: Path) -> list
             *pixelwise_methods(),
         ]
         methods += [
-            *_told(bundle, strength, roles),
             *_one_of_each_family(baselines),
+            *_told(bundle, strength, roles),
             *_one_of_each_family(list(ablations(bundle, reference, strength))),
             *_profiles(bundle),
         ]
