@@ -428,7 +428,7 @@ def test_methods_that_a_size_leaves_out_are_named(options, tmp_path):
     reasons = evaluation.methods_not_run
 
     assert reasons["labels to image"] == "not part of a run of size quick"
-    assert reasons["k-same 100"] == "fewer than 100 reference patients"
+    assert reasons["k-same 200"] == "fewer than 200 reference patients"
     assert not {method.method for method in evaluation.methods} & set(reasons)
     assert "fewer than 100 reference patients" in (tmp_path / "out" / "report.html").read_text()
 

@@ -42,7 +42,8 @@ from privdiff_training.evaluation.methods.reference import Reference
 from privdiff_training.evaluation.redraw import redraw_with, weights_hash
 
 BATCH = 32
-CURVE = (5, 10, 30, 100)
+CURVE = (5, 10, 30, 100, 200)
+"""The last gives as many clusters of the embedded bundle's patients as that has groups."""
 MIXTURES = (1.0, 0.5)
 
 
