@@ -232,6 +232,26 @@ def test_a_leg_takes_the_seeds_that_are_done_and_names_what_is_not(options, tmp_
     }
     assert point.not_run[Rung.SHAPE.value] == NOT_REACHED
     assert point.attributes is not None and point.quality is not None
+    assert leg.memorization is not None
+
+    for step in (tmp_path / "out" / "steps").glob("memorization-*"):
+        step.unlink()
+    without = evaluate(replace(options, size=Size.DEFAULT, rungs=rungs, hours=0), tmp_path / "out")
+    assert without.memorization is None
+    assert without.methods[0].not_run["memorization"] == NOT_REACHED
+
+
+@pytest.mark.usefixtures("small_plan")
+def test_figures_without_scores_are_enough_to_go_on(options, tmp_path, monkeypatch):
+    rungs = frozenset({Rung.FIXED, Rung.METRIC_LEARNING, Rung.METADATA})
+    options = replace(options, size=Size.DEFAULT, rungs=rungs)
+    whole = evaluate(options, tmp_path / "out")
+    for scores in (tmp_path / "out" / "steps").glob("*.npz"):
+        scores.unlink()
+    trained = count_trainings(monkeypatch)
+
+    assert written(evaluate(options, tmp_path / "out")) == written(whole)
+    assert not trained
 
 
 def count_trainings(monkeypatch: pytest.MonkeyPatch, killed_at: int | None = None) -> list[int]:

@@ -115,6 +115,7 @@ class AttackRun:
                 *seeds,
                 *self._first(self.nothing.seeds),
                 sorted(self.setting.floor_scores),
+                takes_seconds=True,
             )
 
         most = self.seeds if attack.is_learned else 1
@@ -149,6 +150,7 @@ class AttackRun:
             measured,
             *self.decides(attack),
             *seeds,
+            takes_seconds=True,
         )
 
     def worst(self, figures: MethodFigures) -> tuple[Attack, range] | None:

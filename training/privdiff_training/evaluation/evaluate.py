@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from privdiff_training.evaluation.pictures import copies_grid
 from privdiff_training.evaluation.record import Evaluation, Memorization, MethodFigures
 from privdiff_training.evaluation.redraw import weights_hash
 from privdiff_training.evaluation.report import write_report
+from privdiff_training.evaluation.report.judgement import MEMORIZATION
 from privdiff_training.evaluation.setting import PROTOCOL, EvaluationOptions, Setting
 from privdiff_training.evaluation.statistics import Estimate
 from privdiff_training.evaluation.steps import NOT_REACHED, LegOver
@@ -67,7 +69,11 @@ def _evaluation(setting: Setting) -> Evaluation:
     run_of_point = MethodRun(setting, point, nothing, plan.seeds)
     of_point = run_of_point.figures()
     _write_picture(run_of_point, setting.output)
-    memorization = _memorization(setting)
+    memorization: Memorization | None = None
+    try:
+        memorization = _memorization(setting)
+    except LegOver:
+        of_point = replace(of_point, not_run={**of_point.not_run, MEMORIZATION: NOT_REACHED})
     of_others, unreached = _figures_in_time(
         others, lambda method: MethodRun(setting, method, nothing, plan.baseline_seeds)
     )

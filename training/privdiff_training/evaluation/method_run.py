@@ -218,6 +218,7 @@ class MethodRun:
                 *self._decides_attributes(),
                 *seeds,
                 *of_nothing,
+                takes_seconds=True,
             )
 
         return of_most_seeds(

@@ -1,7 +1,7 @@
 """What an evaluation of each size runs, and why it leaves the rest out.
 
-Copies and readers are the same in the default and in the full size, so that a full run in the
-folder of a default one goes on from it.
+Copies, readers and what is drawn for A10 are the same in the default and in the full size, so that
+a full run in the folder of a default one goes on from it.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ PLANS = {
         versions=2,
         test_versions=2,
         test_images=None,
-        drawn=500,
-        members=1000,
+        drawn=100,
+        members=300,
         attributes=True,
         reader_steps=600,
         gallery_versions=1,

@@ -60,7 +60,12 @@ class Steps:
         self.until = until
 
     def record(
-        self, name: str, kind: Any, make: Callable[[], ResultT], *decided_by: object
+        self,
+        name: str,
+        kind: Any,
+        make: Callable[[], ResultT],
+        *decided_by: object,
+        takes_seconds: bool = False,
     ) -> ResultT:
         """Return the result of a step, made now or by an earlier run.
 
@@ -74,11 +79,14 @@ class Steps:
             Does the step.
         decided_by
             What decides this result beside that of the run.
+        takes_seconds
+            Whether it is done after the time of the run too, out of other steps if they are done.
         """
         adapter: TypeAdapter[ResultT] = TypeAdapter(kind)
         path = self._path(name, ".json", decided_by)
         if not path.exists():
-            self._begin(name)
+            if not takes_seconds:
+                self._begin(name)
             result = make()
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, for_json(adapter.dump_python(result)))
