@@ -16,8 +16,10 @@ def size_words(evaluation: Evaluation) -> str:
     plan = evaluation.plan
     rungs = ", ".join(rung.value for rung in Rung if rung in plan.rungs)
     test = f"at most {plan.test_images} test images" if plan.test_images else "all test images"
+    done = [len(attack.seeds) for method in evaluation.methods for attack in method.attacks]
+    at_most = "at most " if any(1 < seeds < plan.seeds for seeds in done) else ""
     return (
-        f"attackers {rungs}; {_count(plan.seeds, 'seed')} of each that learns, "
+        f"attackers {rungs}; {at_most}{_count(plan.seeds, 'seed')} of each that learns, "
         f"{plan.baseline_seeds} against other methods, 1 of its control; "
         f"{test}, "
         f"{_count(plan.test_versions, 'redrawn version')} of each"
