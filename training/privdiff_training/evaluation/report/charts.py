@@ -27,8 +27,12 @@ from privdiff_training.evaluation.report.judgement import (
 from privdiff_training.evaluation.report.words import KINDS
 from privdiff_training.evaluation.statistics import Estimate
 
-# Okabe and Ito's colours, which people tell apart who see no red or green; black is the originals'.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6A3D9A")
+# Okabe and Ito's colours, which people tell apart who see no red or green, then some of Tol's muted
+# ones for whole runs; black is the originals'.
+COLOURS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6A3D9A",
+    "#882255", "#999933", "#44AA99",
+)  # fmt: skip
 MARKERS = "osD^vPXph<>"
 LINES = ("-", "--", "-.", ":")
 FLOOR_LINES = ("-", "--", "-.", ":")
