@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -470,7 +471,8 @@ def test_command(options, tmp_path):
     done = run_command(options, tmp_path / "out", "--fold", "4")
 
     assert done.exit_code == 0, done.output
-    assert "follow-up by sex" in done.output
+    for kind in Linkage:
+        assert re.search(rf"told sex, no pixels +{kind.value} 0\.\d", done.output)
     assert "not run: A3: not part of a run of size quick" in done.output
     assert read_report(tmp_path / "out").folds == ("4",)
 
