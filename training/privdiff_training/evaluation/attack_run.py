@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -24,7 +23,7 @@ from privdiff_training.evaluation.method_copies import MethodCopies
 from privdiff_training.evaluation.record import MethodFigures
 from privdiff_training.evaluation.setting import Setting
 from privdiff_training.evaluation.statistics import NOTHING, Estimate
-from privdiff_training.evaluation.steps import NOT_REACHED, LegOver
+from privdiff_training.evaluation.steps import NOT_REACHED, LegOver, of_most_seeds
 from privdiff_training.evaluation.verification_metrics import (
     auc_difference,
     oriented,
@@ -34,31 +33,6 @@ from privdiff_training.evaluation.verification_metrics import (
 
 SELECT, CURVE = "select", "curve"
 """What is kept of a training beside the scores of the test."""
-
-ResultT = TypeVar("ResultT")
-
-
-def of_most_seeds(seeds: int, measure: Callable[[int], ResultT]) -> ResultT:
-    """Return a result of as many seeds as there is time for, or as earlier runs did.
-
-    Parameters
-    ----------
-    seeds
-        How many are asked for.
-    measure
-        Measures the result of so many seeds, counted from the first.
-
-    Raises
-    ------
-    LegOver
-        If not even one seed is done.
-    """
-    for fewer in range(seeds, 1, -1):
-        try:
-            return measure(fewer)
-        except LegOver:
-            continue
-    return measure(1)
 
 
 class AttackRun:

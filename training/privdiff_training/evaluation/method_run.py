@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import TypeVar
 
 import numpy as np
 import torch
 
 from privdiff_infer.errors import CohortError
-from privdiff_training.evaluation.attack_run import AttackRun, of_most_seeds
+from privdiff_training.evaluation.attack_run import AttackRun
 from privdiff_training.evaluation.attacks.frozen_encoder import FrozenEncoder
 from privdiff_training.evaluation.attributes import (
     Readings,
@@ -37,11 +36,9 @@ from privdiff_training.evaluation.record import (
     Utility,
 )
 from privdiff_training.evaluation.setting import Setting
-from privdiff_training.evaluation.steps import NOT_REACHED, LegOver
+from privdiff_training.evaluation.steps import NOT_REACHED, LegOver, ResultT, of_most_seeds
 from privdiff_training.evaluation.subgroups import MIN_PATIENTS, measure_subgroups
 from privdiff_training.evaluation.utility import measure_utility
-
-ResultT = TypeVar("ResultT")
 
 
 class MethodRun:

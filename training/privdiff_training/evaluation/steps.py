@@ -37,6 +37,29 @@ class LegOver(PrivDiffError):
     """The time that a run was given is over before a step that is not done yet."""
 
 
+def of_most_seeds(seeds: int, measure: Callable[[int], ResultT]) -> ResultT:
+    """Return a result of as many seeds as there is time for, or as earlier runs did.
+
+    Parameters
+    ----------
+    seeds
+        How many are asked for.
+    measure
+        Measures the result of so many seeds, counted from the first.
+
+    Raises
+    ------
+    LegOver
+        If not even one seed is done.
+    """
+    for fewer in range(seeds, 1, -1):
+        try:
+            return measure(fewer)
+        except LegOver:
+            continue
+    return measure(1)
+
+
 class Steps:
     """The folder of a run's steps.
 
