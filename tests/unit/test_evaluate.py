@@ -21,9 +21,17 @@ from privdiff_training.evaluation.attacks.metric_learning import MetricLearning
 from privdiff_training.evaluation.evaluate import REPORT, evaluate
 from privdiff_training.evaluation.linkage import Linkage
 from privdiff_training.evaluation.method_run import MethodRun
-from privdiff_training.evaluation.methods.pixelwise import Identity
-from privdiff_training.evaluation.methods.registry import methods_for
-from privdiff_training.evaluation.plan import PLANS, reasons_not_to_run
+from privdiff_training.evaluation.methods.method import Method
+from privdiff_training.evaluation.methods.pixelwise import Blur, Identity, Noise
+from privdiff_training.evaluation.methods.registry import lineup_for
+from privdiff_training.evaluation.plan import (
+    GLANCE,
+    NOT_OF_A_GLANCE,
+    PLANS,
+    of_further_points,
+    of_rivals,
+    reasons_not_to_run,
+)
 from privdiff_training.evaluation.record import Evaluation, Size
 from privdiff_training.evaluation.redrawn_copies import redrawn_copies
 from privdiff_training.evaluation.report.reading import read_evaluation
@@ -372,8 +380,7 @@ def test_steps_of_another_protocol_are_done_again(options, tmp_path, monkeypatch
 def test_an_attacker_makes_no_copy_that_was_released(options, tmp_path):
     options = replace(options, size=Size.DEFAULT)
     here = Setting(options, tmp_path / "out")
-    method = methods_for(options.size, options.bundle, here.roles, options.cache_dir)[0]
-    run = MethodRun(here, method, None, seeds=1)
+    run = MethodRun(here, point_of(here), None, here.plan)
 
     released = run.known.copy(here.test).pixels
     redrawn = run.known.copy_anew(here.test).pixels
@@ -383,15 +390,49 @@ def test_an_attacker_makes_no_copy_that_was_released(options, tmp_path):
         assert not torch.equal(image, own)
 
 
+def point_of(here: Setting) -> Method:
+    options = here.options
+    return lineup_for(options.size, options.bundle, here.roles, options.cache_dir).point
+
+
+@pytest.mark.usefixtures("small_plan")
+def test_no_attacker_is_trained_against_a_rival_that_is_linked_already(options, tmp_path):
+    wanted = frozenset({Rung.FIXED, Rung.METRIC_LEARNING, Rung.METADATA})
+    here = Setting(replace(options, size=Size.DEFAULT, rungs=wanted), tmp_path / "out")
+    nothing = MethodRun(here, Identity(), None, replace(here.plan, seeds=1))
+    run = MethodRun(here, Blur(0.1), nothing, of_rivals(here.plan))
+
+    figures = run.figures()
+
+    assert [attack.rung for attack in figures.attacks] == [Rung.FIXED]
+    assert figures.not_run["A3"] == "already linked with 1.000"
+
+
+@pytest.mark.usefixtures("small_plan")
+def test_a_further_point_is_one_copy_and_nothing_is_trained(options, tmp_path):
+    here = Setting(replace(options, size=Size.DEFAULT), tmp_path / "out")
+    nothing = MethodRun(here, Identity(), None, replace(here.plan, seeds=1))
+    run = MethodRun(here, Noise(0.3), nothing, of_further_points(here.plan))
+
+    figures = run.figures()
+
+    assert {attack.rung for attack in figures.attacks} == GLANCE
+    assert run.copies.test.pixels.shape[0] == 1
+    assert figures.attributes is None and figures.utility.trained_on_copies is None
+    assert {figures.not_run[part] for part in ("A3", "A11", "attributes")} == {NOT_OF_A_GLANCE}
+    assert figures.quality is not None and figures.exposure is not None
+    assert list((tmp_path / "out" / "steps").glob("*-a3-*")) == []
+
+
 @pytest.mark.usefixtures("small_plan")
 def test_results_depend_on_the_number_of_seeds_of_the_control(options, tmp_path):
     options = replace(options, size=Size.DEFAULT, rungs=frozenset({Rung.MATCHED_RETRAINING}))
 
     def attacked(control_seeds: int) -> AttackFigures:
         here = Setting(options, tmp_path / "out")
-        nothing = MethodRun(here, Identity(), None, control_seeds)
-        method = methods_for(options.size, options.bundle, here.roles, options.cache_dir)[0]
-        return MethodRun(here, method, nothing, here.plan.seeds).attacks.figures(here.attacks[0])
+        nothing = MethodRun(here, Identity(), None, replace(here.plan, seeds=control_seeds))
+        run = MethodRun(here, point_of(here), nothing, here.plan)
+        return run.attacks.figures(here.attacks[0])
 
     first, more = attacked(1), attacked(2)
 

@@ -9,7 +9,7 @@ import pytest
 from privdiff_training.assemble import write_metadata
 from privdiff_training.cohort import Cohort, read_manifest
 from privdiff_training.evaluation.methods.method import Method
-from privdiff_training.evaluation.methods.registry import methods_for
+from privdiff_training.evaluation.methods.registry import lineup_for
 from privdiff_training.evaluation.record import Size
 from privdiff_training.evaluation.roles import Roles
 
@@ -31,23 +31,23 @@ def roles(tmp_path: Path) -> Roles:
 
 @pytest.fixture
 def full(tiny_bundle: Path, roles: Roles, tmp_path: Path) -> tuple[Method, ...]:
-    return methods_for(Size.FULL, tiny_bundle, roles, tmp_path)
+    return lineup_for(Size.FULL, tiny_bundle, roles, tmp_path).methods
 
 
 def test_quick_is_the_operating_point(tiny_bundle, roles, tmp_path):
-    methods = methods_for(Size.QUICK, tiny_bundle, roles, tmp_path)
+    methods = lineup_for(Size.QUICK, tiny_bundle, roles, tmp_path).methods
 
     assert [method.name for method in methods] == ["standard 0.3"]
 
 
 def test_default_adds_the_controls(tiny_bundle, roles, tmp_path):
-    methods = methods_for(Size.DEFAULT, tiny_bundle, roles, tmp_path)
+    methods = lineup_for(Size.DEFAULT, tiny_bundle, roles, tmp_path).methods
 
     assert [method.name for method in methods] == ["standard 0.3", "vanilla 0.3", "labels to image"]
 
 
 def test_a_larger_size_holds_the_smaller_one_in_its_order(tiny_bundle, roles, tmp_path, full):
-    default = methods_for(Size.DEFAULT, tiny_bundle, roles, tmp_path)
+    default = lineup_for(Size.DEFAULT, tiny_bundle, roles, tmp_path).methods
 
     assert [method.name for method in full[: len(default)]] == [method.name for method in default]
 
@@ -59,6 +59,17 @@ def test_a_leg_reaches_the_strongest_setting_of_every_baseline_first(full):
 
     assert {method.family for method in first} == set(families)
     assert {"downsampling 32", "blur 16", "noise 0.8"} <= {method.name for method in first}
+
+
+def test_rivals_are_the_strongest_of_their_family_and_the_rest_stands_behind(
+    tiny_bundle, roles, tmp_path
+):
+    lineup = lineup_for(Size.FULL, tiny_bundle, roles, tmp_path)
+    rivals, further = ({method.name for method in part} for part in (lineup.rivals, lineup.further))
+
+    assert {"vanilla 0.3", "labels to image", "blur 16", "standard 0.3, told the report"} <= rivals
+    assert {"blur 8", "standard 1", "SAS centered 0.3", "vanilla 0.6"} <= further
+    assert lineup.methods == (lineup.point, *lineup.rivals, *lineup.further)
 
 
 def test_every_method_has_a_name_of_its_own_and_is_made_once(full):
@@ -80,7 +91,7 @@ def test_what_starts_from_a_group_is_not_told_the_header(tiny_bundle, roles, tmp
     pipeline.save_pretrained(bundle)
     write_metadata(bundle, tiny_metadata())
 
-    methods = methods_for(Size.FULL, bundle, roles, tmp_path / "cache")
+    methods = lineup_for(Size.FULL, bundle, roles, tmp_path / "cache").methods
 
     assert {method.told for method in methods} == {"nothing", "report"}
 
@@ -89,7 +100,7 @@ def test_a_header_that_is_not_there_is_not_told(tiny_bundle, roles, tmp_path):
     nameless = Cohort(roles.test.root, tuple(replace(row, sex=None) for row in roles.test))
     partial = replace(roles, test=nameless)
 
-    methods = methods_for(Size.FULL, tiny_bundle, partial, tmp_path)
+    methods = lineup_for(Size.FULL, tiny_bundle, partial, tmp_path).methods
 
     assert {method.told for method in methods} == {"nothing", "report"}
 
@@ -99,4 +110,4 @@ def test_a_bundle_without_an_operating_point_is_an_error(roles, tmp_path):
     write_metadata(tmp_path / "bundle", tiny_metadata(operating_points={}))
 
     with pytest.raises(BundleError, match="no operating point for standard"):
-        methods_for(Size.QUICK, tmp_path / "bundle", roles, tmp_path)
+        lineup_for(Size.QUICK, tmp_path / "bundle", roles, tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf, isfinite
 
 import numpy as np
 
@@ -46,36 +47,60 @@ class AttackRun:
         What the method makes of the images.
     nothing
         The attacks where nothing is done, the control of every attacker; None if these are they.
+
+    Attributes
+    ----------
+    attacks
+        Those of the plan of the copies.
     seeds
         Of each attacker that learns.
     """
 
-    def __init__(
-        self, setting: Setting, copies: MethodCopies, nothing: AttackRun | None, seeds: int
-    ) -> None:
+    def __init__(self, setting: Setting, copies: MethodCopies, nothing: AttackRun | None) -> None:
         self.setting = setting
         self.copies = copies
+        self.plan = copies.plan
         self.is_control = nothing is None
         self.nothing = nothing or self
         self.seed = setting.options.seed
-        self.seeds = seeds
+        self.seeds = copies.plan.seeds
+        self.attacks = tuple(
+            attack for attack in setting.attacks if attack.rung in copies.plan.rungs
+        )
 
     def all_figures(self) -> tuple[tuple[AttackFigures, ...], dict[str, str]]:
         """Return the figures of all attackers, and which of them have none, and why."""
-        done, problems = [], []
-        for attack in self.setting.attacks:
-            try:
-                done.append(self.figures(attack))
-            except CohortError as error:
-                problems.append((attack, error.problem))
-            except LegOver:
-                problems.append((attack, NOT_REACHED))
+        untrained = [attack for attack in self.attacks if not attack.is_learned]
+        trained = [attack for attack in self.attacks if attack.is_learned]
+        done, problems = self._tried(untrained)
+        linked = max(map(_same_image_auc, done), default=-inf)
+        if self.plan.enough is not None and linked >= self.plan.enough:
+            problems += [(attack, f"already linked with {linked:.3f}") for attack in trained]
+        else:
+            of_trained, of_problems = self._tried(trained)
+            done, problems = done + of_trained, problems + of_problems
+        order = [(attack.rung, attack.name) for attack in self.attacks]
+        done.sort(key=lambda figures: order.index((figures.rung, figures.name)))
         rungs = {figures.rung for figures in done}
         failed = {
             f"{attack.rung.value} {attack.name}" if attack.rung in rungs else attack.rung.value: why
             for attack, why in problems
         }
         return tuple(done), failed
+
+    def _tried(
+        self, attacks: Sequence[Attack]
+    ) -> tuple[list[AttackFigures], list[tuple[Attack, str]]]:
+        """Return the figures of some attackers, and those that have none, with the reason."""
+        done, problems = [], []
+        for attack in attacks:
+            try:
+                done.append(self.figures(attack))
+            except CohortError as error:
+                problems.append((attack, error.problem))
+            except LegOver:
+                problems.append((attack, NOT_REACHED))
+        return done, problems
 
     def figures(self, attack: Attack) -> AttackFigures:
         """Measure one attacker against this method, with the seeds that there is time for."""
@@ -130,7 +155,7 @@ class AttackRun:
     def worst(self, figures: MethodFigures) -> tuple[Attack, range] | None:
         """Return the attacker who links best to the same image, and its seeds."""
         worst = figures.worst(Linkage.SAME_IMAGE)
-        for attack in self.setting.attacks:
+        for attack in self.attacks:
             if worst is not None and (attack.rung, attack.name) == (worst.rung, worst.name):
                 return attack, self._first(len(worst.seeds))
         return None
@@ -240,3 +265,8 @@ class AttackRun:
     def _others(self, attack: Attack) -> Originals | None:
         """Return further originals that are searched; none where each would have to be redrawn."""
         return None if attack.redraws_gallery else self.setting.others
+
+
+def _same_image_auc(figures: AttackFigures) -> float:
+    linkage = figures.linkage.get(Linkage.SAME_IMAGE)
+    return linkage.auc.value if linkage and isfinite(linkage.auc.value) else -inf

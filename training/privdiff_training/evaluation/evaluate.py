@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from io import BytesIO
@@ -15,10 +15,10 @@ from privdiff_training.cohort import Cohort
 from privdiff_training.evaluation.linkage import Linkage
 from privdiff_training.evaluation.memorization import measure_memorization
 from privdiff_training.evaluation.method_run import MethodRun
-from privdiff_training.evaluation.methods.method import Method
 from privdiff_training.evaluation.methods.pixelwise import Identity
-from privdiff_training.evaluation.methods.registry import methods_for, methods_left_out
+from privdiff_training.evaluation.methods.registry import lineup_for, methods_left_out
 from privdiff_training.evaluation.pictures import copies_grid
+from privdiff_training.evaluation.plan import of_further_points, of_rivals
 from privdiff_training.evaluation.record import Evaluation, Memorization, MethodFigures
 from privdiff_training.evaluation.redraw import weights_hash
 from privdiff_training.evaluation.report import write_report
@@ -61,12 +61,11 @@ def evaluate(options: EvaluationOptions, output: Path) -> Evaluation:
 
 def _evaluation(setting: Setting) -> Evaluation:
     options, roles = setting.options, setting.roles
-    methods = methods_for(options.size, options.bundle, roles, options.cache_dir)
+    lineup = lineup_for(options.size, options.bundle, roles, options.cache_dir)
     plan = setting.plan
-    nothing = MethodRun(setting, Identity(), None, CONTROL_SEEDS)
+    nothing = MethodRun(setting, Identity(), None, replace(plan, seeds=CONTROL_SEEDS))
     originals = nothing.figures()
-    point, *others = methods
-    run_of_point = MethodRun(setting, point, nothing, plan.seeds)
+    run_of_point = MethodRun(setting, lineup.point, nothing, plan)
     of_point = run_of_point.figures()
     _write_picture(run_of_point, setting.output)
     memorization: Memorization | None = None
@@ -74,10 +73,12 @@ def _evaluation(setting: Setting) -> Evaluation:
         memorization = _memorization(setting)
     except LegOver:
         of_point = replace(of_point, not_run={**of_point.not_run, MEMORIZATION: NOT_REACHED})
-    of_others, unreached = _figures_in_time(
-        others, lambda method: MethodRun(setting, method, nothing, plan.baseline_seeds)
+    rivals = [MethodRun(setting, each, nothing, of_rivals(plan)) for each in lineup.rivals]
+    others = [MethodRun(setting, each, nothing, of_further_points(plan)) for each in lineup.further]
+    of_others, unreached = _figures_in_time([*rivals, *others])
+    left_out = methods_left_out(
+        options.size, lineup.methods, options.bundle, roles, options.cache_dir
     )
-    left_out = methods_left_out(options.size, methods, options.bundle, roles, options.cache_dir)
     units = [row.unit for row in roles.test]
     return Evaluation(
         size=options.size,
@@ -85,7 +86,7 @@ def _evaluation(setting: Setting) -> Evaluation:
         bundle=setting.bundle.name,
         version=setting.bundle.version,
         weights_sha256=weights_hash(setting.bundle),
-        operating_point=point.name,
+        operating_point=lineup.point.name,
         dataset=options.dataset,
         folds=tuple(options.folds),
         images=len(units),
@@ -114,7 +115,7 @@ def _write_picture(run: MethodRun, output: Path) -> None:
 
 
 def _figures_in_time(
-    methods: Sequence[Method], run_of: Callable[[Method], MethodRun]
+    runs: Sequence[MethodRun],
 ) -> tuple[list[MethodFigures], dict[str, str]]:
     """Return the figures of the methods that are reached, and the others with the reason.
 
@@ -123,13 +124,13 @@ def _figures_in_time(
     """
     done, unreached = [], {}
     with suppress(LegOver):
-        for method in track(methods, "Methods, a first look") if methods else ():
-            run_of(method).first_look()
-    for method in track(methods, "Methods") if methods else ():
+        for run in track(runs, "Methods, a first look") if runs else ():
+            run.first_look()
+    for run in track(runs, "Methods") if runs else ():
         try:
-            done.append(run_of(method).figures())
+            done.append(run.figures())
         except LegOver:
-            unreached[method.name] = NOT_REACHED
+            unreached[run.method.name] = NOT_REACHED
     return done, unreached
 
 

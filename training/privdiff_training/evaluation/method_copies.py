@@ -6,6 +6,7 @@ from functools import cached_property
 
 from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals
 from privdiff_training.evaluation.methods.method import Method, Starts
+from privdiff_training.evaluation.record import Plan
 from privdiff_training.evaluation.redrawn_copies import redrawn_copies
 from privdiff_training.evaluation.setting import Setting
 
@@ -22,6 +23,8 @@ class MethodCopies:
         Whose images are copied.
     method
         What makes the copies.
+    plan
+        How many.
 
     Attributes
     ----------
@@ -31,10 +34,11 @@ class MethodCopies:
         What decides the copies beside the images and the seed.
     """
 
-    def __init__(self, setting: Setting, method: Method) -> None:
+    def __init__(self, setting: Setting, method: Method, plan: Plan) -> None:
         self.setting = setting
         self.method = method
-        plan, images, seed = setting.plan, setting.images, setting.options.seed
+        self.plan = plan
+        images, seed = setting.images, setting.options.seed
         self.decided_by = (
             method.fingerprint,
             plan.versions,
@@ -56,7 +60,7 @@ class MethodCopies:
     def test(self) -> Copies:
         """What is released of the test images."""
         setting = self.setting
-        return self._made(setting.test, setting.plan.test_versions, setting.options.seed)
+        return self._made(setting.test, self.plan.test_versions, setting.options.seed)
 
     def _starts(self, originals: Originals) -> Starts:
         return self.method.starts(originals.pixels.float() / 255)

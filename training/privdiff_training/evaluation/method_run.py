@@ -21,6 +21,7 @@ from privdiff_training.evaluation.cohort_limits import AGE, EXPOSURE, SEX
 from privdiff_training.evaluation.method_copies import MethodCopies
 from privdiff_training.evaluation.methods.method import Method
 from privdiff_training.evaluation.networks import read_findings
+from privdiff_training.evaluation.plan import NOT_OF_A_GLANCE
 from privdiff_training.evaluation.public_encoders import load_encoder
 from privdiff_training.evaluation.quality import ClassifierEncoder, measure_quality
 from privdiff_training.evaluation.reader_training import (
@@ -31,6 +32,7 @@ from privdiff_training.evaluation.reader_training import (
 from privdiff_training.evaluation.record import (
     Attributes,
     MethodFigures,
+    Plan,
     Quality,
     Subgroup,
     Utility,
@@ -52,23 +54,23 @@ class MethodRun:
         What makes the copies.
     nothing
         The run of the method that does nothing, the control of every attacker; None if this is it.
-    seeds
-        Of each attacker that learns.
+    plan
+        How thoroughly.
     """
 
     def __init__(
-        self, setting: Setting, method: Method, nothing: MethodRun | None, seeds: int
+        self, setting: Setting, method: Method, nothing: MethodRun | None, plan: Plan
     ) -> None:
         self.setting = setting
         self.method = method
         self.nothing = nothing or self
         self.seed = setting.options.seed
-        self.seeds = seeds
-        self.plan = setting.plan
-        self.copies = MethodCopies(setting, method)
+        self.seeds = plan.seeds
+        self.plan = plan
+        self.copies = MethodCopies(setting, method, plan)
         self.known, self.decided_by = self.copies.known, self.copies.decided_by
         attacks_on_nothing = None if nothing is None else nothing.attacks
-        self.attacks: AttackRun = AttackRun(setting, self.copies, attacks_on_nothing, seeds)
+        self.attacks: AttackRun = AttackRun(setting, self.copies, attacks_on_nothing)
 
     @property
     def is_control(self) -> bool:
@@ -78,7 +80,7 @@ class MethodRun:
     def first_look(self) -> None:
         """Do the steps that place a method on the plane and train no attacker."""
         self._utility()
-        for attack in self.setting.attacks:
+        for attack in self.attacks.attacks:
             if not attack.is_learned:
                 with suppress(CohortError):
                     self.attacks.figures(attack)
@@ -120,7 +122,13 @@ class MethodRun:
             figures,
             subgroups=in_time("subgroups", lambda: self._subgroups(figures), ()),
             exposure=in_time("exposure", lambda: self.attacks.exposure(figures), None),
-            not_run={**self.setting.not_run, **failed, **late, **self._too_poor()},
+            not_run={
+                **self._not_of_the_plan(),
+                **self.setting.not_run,
+                **failed,
+                **late,
+                **self._too_poor(),
+            },
         )
 
     def _utility(self) -> Utility:
@@ -146,8 +154,10 @@ class MethodRun:
     def _trained_readers(self) -> TrainedReaders | str:
         if self.is_control:
             return "nothing was done to the images"
-        if not self.plan.reader_steps:
+        if not self.setting.plan.reader_steps:
             return f"not part of a run of size {self.setting.options.size.value}"
+        if not self.plan.reader_steps:
+            return NOT_OF_A_GLANCE
         train = self.known.train
         return train_readers(
             train.cohort,
@@ -184,6 +194,13 @@ class MethodRun:
     def _attacks_attributes(self) -> bool:
         reasons = self.setting.not_measurable
         return self.plan.attributes and not (SEX in reasons and AGE in reasons)
+
+    def _not_of_the_plan(self) -> dict[str, str]:
+        """Return what others of the run are measured by and this method is not."""
+        left_out = {rung.value for rung in self.setting.plan.rungs - self.plan.rungs}
+        if self.setting.plan.attributes and not self.plan.attributes:
+            left_out.add("attributes")
+        return dict.fromkeys(sorted(left_out), NOT_OF_A_GLANCE)
 
     def _too_poor(self) -> dict[str, str]:
         """Return the parts that the cohort is too poor for, with the reason."""

@@ -2,11 +2,17 @@
 
 Copies, readers and what is drawn for A10 are the same in the default and in the full size, so that
 a full run in the folder of a default one goes on from it.
+
+The operating point meets everything. Rivals meet every attacker until one of them links all there
+is. Further points of curves and ablations get their place on the plane and no more: one copy of an
+image, and attackers in whom nothing is trained; what a rival of the same kind owes to the others
+shows how far that reaches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from privdiff_training.evaluation.attack_record import Rung
 from privdiff_training.evaluation.record import Plan, Size
@@ -64,6 +70,33 @@ PLANS = {
         gallery_versions=1,
     ),
 }
+
+LINKED = 0.99
+"""Same-image AUC beyond which no attacker can tell more of a rival."""
+
+GLANCE = frozenset({Rung.FIXED, Rung.READINGS, Rung.STARTING_POINTS, Rung.TOGETHER})
+"""Attackers that need one copy of an image and no training."""
+
+NOT_OF_A_GLANCE = "no part of what further points of a curve and ablations are measured by"
+
+
+def of_rivals(plan: Plan) -> Plan:
+    """Return what is done to a method that stands for its family beside the operating point."""
+    return replace(plan, seeds=plan.baseline_seeds, enough=LINKED)
+
+
+def of_further_points(plan: Plan) -> Plan:
+    """Return what is done to the other points of curves, and to ablations."""
+    return replace(
+        plan,
+        rungs=plan.rungs & GLANCE,
+        seeds=1,
+        versions=1,
+        test_versions=1,
+        attributes=False,
+        reader_steps=0,
+        gallery_versions=0,
+    )
 
 
 def reasons_not_to_run(

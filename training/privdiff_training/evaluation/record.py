@@ -32,7 +32,7 @@ class Plan:
     seeds
         Of each attacker that learns, against the operating point.
     baseline_seeds
-        The same against other methods.
+        The same against rivals.
     versions
         Copies of each image that attackers train on.
     test_versions
@@ -47,6 +47,9 @@ class Plan:
         Steps of the readers that are trained on copies and on originals; 0 leaves them out.
     gallery_versions
         Copies of each candidate that A11 makes.
+    enough
+        Same-image linkage AUC from which on no attacker is trained any more, for the worst is
+        known; None for never.
     """
 
     rungs: frozenset[Rung]
@@ -60,6 +63,7 @@ class Plan:
     attributes: bool
     reader_steps: int
     gallery_versions: int
+    enough: float | None = None
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,9 @@ from privdiff_training.evaluation.methods.reference import Reference
 from privdiff_training.evaluation.redraw import redraw_with, weights_hash
 
 BATCH = 32
-FURTHER_STRENGTHS = (0.4, 1.0)
-"""Beside the operating point."""
+FURTHER_STRENGTHS = (0.4, 0.6)
+"""Beside the operating point: plain diffusion from the image keeps all of the person at the first,
+and a part of both person and findings at the second, where a part can show what it does."""
 
 PLAIN = PROFILES[Profile.VANILLA]
 ABLATIONS: Mapping[str, ProfileSettings] = {
@@ -158,7 +159,7 @@ class Ablation:
 
 
 def ablations(bundle: Path, reference: Reference, operating_strength: float) -> Iterator[Ablation]:
-    """Yield what can be made, at the operating point and at a lower and a higher strength.
+    """Yield what can be made, at the operating point and at `FURTHER_STRENGTHS`.
 
     Parameters
     ----------

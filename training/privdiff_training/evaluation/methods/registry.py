@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import zip_longest
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, zip_longest
 from pathlib import Path
 
 from privdiff_infer.errors import BundleError
@@ -22,10 +23,35 @@ from privdiff_training.evaluation.roles import Roles
 from privdiff_training.evaluation.sweep import STRENGTHS
 
 
-def methods_for(size: Size, bundle: Path, roles: Roles, cache_dir: Path) -> tuple[Method, ...]:
-    """Return what is compared, the operating point of the bundle first.
+@dataclass(frozen=True)
+class Lineup:
+    """What an evaluation compares, each way of making copies once.
 
-    The method that does nothing is not among them: an evaluation always runs it.
+    The method that does nothing is not in it: an evaluation always runs it.
+
+    Attributes
+    ----------
+    point
+        The operating point of the bundle.
+    rivals
+        What stands beside it and meets the same attackers: a baseline is its strongest setting,
+        which is where the operating point stands.
+    further
+        Other points of their curves, other strengths of the profiles, ablations.
+    """
+
+    point: Method
+    rivals: tuple[Method, ...] = ()
+    further: tuple[Method, ...] = ()
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """All of it."""
+        return (self.point, *self.rivals, *self.further)
+
+
+def lineup_for(size: Size, bundle: Path, roles: Roles, cache_dir: Path) -> Lineup:
+    """Return what is compared.
 
     Parameters
     ----------
@@ -45,7 +71,14 @@ def methods_for(size: Size, bundle: Path, roles: Roles, cache_dir: Path) -> tupl
     BundleError
         If the bundle has no operating point.
     """
-    return tuple(_different(_candidates(size, bundle, roles, cache_dir)))
+    candidates = _candidates(size, bundle, roles, cache_dir)
+    different = {method.fingerprint: method.name for method in reversed(candidates.methods)}
+    kept = set(different.values())
+    return Lineup(
+        candidates.point,
+        tuple(method for method in candidates.rivals if method.name in kept),
+        tuple(method for method in candidates.further if method.name in kept),
+    )
 
 
 def methods_left_out(
@@ -56,59 +89,58 @@ def methods_left_out(
     Parameters
     ----------
     size, bundle, roles, cache_dir
-        See `methods_for`.
+        See `lineup_for`.
     methods
-        What it returned.
+        All that it returned.
     """
     run = {method.name for method in methods}
     reasons = {
         method.name: f"not part of a run of size {size.value}"
-        for method in _candidates(Size.FULL, bundle, roles, cache_dir)
+        for method in _candidates(Size.FULL, bundle, roles, cache_dir).methods
         if method.name not in run
     }
     names = {method.fingerprint: method.name for method in methods}
-    for method in _candidates(size, bundle, roles, cache_dir):
+    for method in _candidates(size, bundle, roles, cache_dir).methods:
         if method.name not in run:
             reasons[method.name] = f"makes the same copies as {names[method.fingerprint]}"
     return reasons | dict(_impossible(bundle, roles))
 
 
-def _candidates(size: Size, bundle: Path, roles: Roles, cache_dir: Path) -> list[Method]:
+def _candidates(size: Size, bundle: Path, roles: Roles, cache_dir: Path) -> Lineup:
     """Return what a size compares, equal ways of making copies included."""
     metadata = read_bundle(bundle).metadata
     strength = operating_strength(metadata)
     reference = Reference(roles.reference, metadata.image_size, cache_dir)
-    methods: list[Method] = [BundleMethod(bundle, Profile.STANDARD, strength)]
-    if size is not Size.QUICK:
-        methods += [
-            BundleMethod(bundle, Profile.VANILLA, strength),
-            BundleMethod(bundle, Profile.VANILLA, 1.0),
-        ]
-    if size is Size.FULL:
-        baselines = [
-            *k_same_methods(bundle, reference, strength),
-            *flow_fields(bundle, reference, cache_dir),
-            *pixelwise_methods(),
-        ]
-        methods += [
-            *_one_of_each_family(baselines),
-            *_told(bundle, strength, roles),
-            *_one_of_each_family(list(ablations(bundle, reference, strength))),
-            *_profiles(bundle),
-        ]
-    return methods
+    point = BundleMethod(bundle, Profile.STANDARD, strength)
+    if size is Size.QUICK:
+        return Lineup(point)
+    controls = (
+        BundleMethod(bundle, Profile.VANILLA, strength),
+        BundleMethod(bundle, Profile.VANILLA, 1.0),
+    )
+    if size is Size.DEFAULT:
+        return Lineup(point, controls)
+    baselines = [
+        *k_same_methods(bundle, reference, strength),
+        *flow_fields(bundle, reference, cache_dir),
+        *pixelwise_methods(),
+    ]
+    strongest, *weaker = _strongest_first(baselines)
+    at_strengths = _strongest_first([*ablations(bundle, reference, strength), *_profiles(bundle)])
+    return Lineup(
+        point,
+        (*controls, *strongest, *_told(bundle, strength, roles)),
+        tuple(chain(*weaker, *at_strengths)),
+    )
 
 
-def _one_of_each_family(methods: Sequence[Method]) -> Iterator[Method]:
-    """Yield the last point of every curve, then the point before it: a leg reaches all curves.
-
-    The last point is the strongest setting, which is where the operating point stands.
-    """
+def _strongest_first(methods: Sequence[Method]) -> list[list[Method]]:
+    """Return the last point of every curve, then the points before: a leg reaches all curves."""
     curves: dict[str, list[Method]] = {}
     for method in methods:
         curves.setdefault(method.family, []).append(method)
     rounds = zip_longest(*(reversed(curve) for curve in curves.values()))
-    yield from (method for each in rounds for method in each if method is not None)
+    return [[method for method in each if method is not None] for each in rounds]
 
 
 def operating_strength(metadata: BundleMetadata) -> float:
@@ -148,12 +180,3 @@ def _profiles(bundle: Path) -> Iterator[Method]:
     for profile in Profile:
         for strength in STRENGTHS:
             yield BundleMethod(bundle, profile, strength)
-
-
-def _different(methods: Iterable[Method]) -> Iterator[Method]:
-    """Yield each way of making copies once, under the first of its names."""
-    seen = set()
-    for method in methods:
-        if method.fingerprint not in seen:
-            seen.add(method.fingerprint)
-            yield method

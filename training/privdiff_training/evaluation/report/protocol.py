@@ -7,7 +7,8 @@ from math import isfinite
 
 from privdiff_training.evaluation.attack_record import Exposure, Rung
 from privdiff_training.evaluation.findings import MIN_POSITIVES
-from privdiff_training.evaluation.record import Evaluation
+from privdiff_training.evaluation.plan import LINKED
+from privdiff_training.evaluation.record import Evaluation, Size
 from privdiff_training.evaluation.statistics import Estimate
 
 
@@ -20,8 +21,7 @@ def size_words(evaluation: Evaluation) -> str:
     at_most = "at most " if any(1 < seeds < plan.seeds for seeds in done) else ""
     return (
         f"attackers {rungs}; {at_most}{_count(plan.seeds, 'seed')} of each that learns, "
-        f"{plan.baseline_seeds} against other methods, 1 of its control; "
-        f"{test}, "
+        f"{plan.baseline_seeds} against rivals, 1 of its control; {test}, "
         f"{_count(plan.test_versions, 'redrawn version')} of each"
     )
 
@@ -34,6 +34,13 @@ def protocol_words(evaluation: Evaluation) -> Iterator[str]:
         "that are told a header or a report are rows of their own and count for no headline."
     )
     yield from _attackers(evaluation)
+    if evaluation.size is Size.FULL:
+        yield (
+            "Plain diffusion, labels to image, the strongest setting of every baseline and what is "
+            "told a report meet the attackers of the operating point, until one that trains "
+            f"nothing links {LINKED:.0%} of pairs. Other settings and ablations are one redrawn version of "
+            "each image, met by attackers that train nothing: linked at least so well."
+        )
     yield (
         "Strangers are of the data set and view of the image that is sought. Each patient gives "
         "one positive pair, drawn anew in every resample; one draw of patients decides who is "
