@@ -72,12 +72,11 @@ def lineup_for(size: Size, bundle: Path, roles: Roles, cache_dir: Path) -> Lineu
         If the bundle has no operating point.
     """
     candidates = _candidates(size, bundle, roles, cache_dir)
-    different = {method.fingerprint: method.name for method in reversed(candidates.methods)}
-    kept = set(different.values())
+    first = {method.fingerprint: method for method in reversed(candidates.methods)}
     return Lineup(
         candidates.point,
-        tuple(method for method in candidates.rivals if method.name in kept),
-        tuple(method for method in candidates.further if method.name in kept),
+        tuple(method for method in candidates.rivals if first[method.fingerprint] is method),
+        tuple(method for method in candidates.further if first[method.fingerprint] is method),
     )
 
 

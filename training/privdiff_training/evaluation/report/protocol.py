@@ -38,8 +38,8 @@ def protocol_words(evaluation: Evaluation) -> Iterator[str]:
         yield (
             "Plain diffusion, labels to image, the strongest setting of every baseline and what is "
             "told a report meet the attackers of the operating point, until one that trains "
-            f"nothing links {LINKED:.0%} of pairs. Other settings and ablations are one redrawn version of "
-            "each image, met by attackers that train nothing: linked at least so well."
+            f"nothing links {LINKED:.0%} of pairs. Other settings and ablations are one redrawn "
+            "version of each image, met by attackers that train nothing: linked at least so well."
         )
     yield (
         "Strangers are of the data set and view of the image that is sought. Each patient gives "
