@@ -93,7 +93,7 @@ class SamplerSpeed:
     Attributes
     ----------
     sampler
-        Name of a profile, or ``naive``.
+        Name of a profile, or ``naive``, at the strengths of `standard` and of `fast`.
     strength, batch_size
         Of the timed calls.
     evaluations
@@ -252,12 +252,17 @@ def _time_samplers(
     grids = torch.cat([_on_grid(image, info) for image in images])
     naive = _NaivePipeline.from_pretrained(bundle)
     naive.to(pipeline.device, pipeline.dtype)
-    samplers = [(profile.value, pipeline, profile, profile) for profile in Profile]
-    samplers.append((NAIVE, naive, Profile.PAPER, Profile.STANDARD))
+    strengths = {
+        profile: operating_strength(info, AnonymizerOptions(profile)) for profile in Profile
+    }
+    samplers = [
+        (profile.value, pipeline, profile, strength) for profile, strength in strengths.items()
+    ]
+    of_rivals = sorted({strengths[Profile.STANDARD], strengths[Profile.FAST]})
+    samplers += [(NAIVE, naive, Profile.PAPER, strength) for strength in of_rivals]
     timed = list(product(samplers, options.batch_sizes))
     speeds = []
-    for (name, sampler, profile, rival), size in _followed(timed, "Timing samplers"):
-        strength = operating_strength(info, AnonymizerOptions(rival))
+    for (name, sampler, profile, strength), size in _followed(timed, "Timing samplers"):
         batch = grids[torch.arange(size) % len(grids)]
         speeds.append(_time_sampler(name, sampler, batch, profile, strength, options.repeat))
     return tuple(speeds)

@@ -16,6 +16,7 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
+from privdiff_training.assemble import write_metadata
 from typer.testing import CliRunner
 
 from privdiff_infer import batch
@@ -27,8 +28,10 @@ from privdiff_infer.dicom.pseudonyms import Pseudonyms
 from privdiff_infer.errors import ImageHeld
 from privdiff_infer.radiograph import read_radiograph
 from privdiff_infer.vocabulary import Profile
+from tests.conftest import tiny_metadata
 from tests.unit.dicom_factory import dicom_bytes, radiograph_dataset, ramp
 from tests.unit.outputs import png_chunks, read_crosswalk
+from tests.unit.tiny import tiny_pipeline
 
 runner = CliRunner()
 
@@ -419,17 +422,26 @@ def test_models_lists_hashes():
     assert "match their hashes" in runner.invoke(app, ["models"]).stdout
 
 
-def test_benchmark(tiny_bundle, monkeypatch, pictures):
+def test_benchmark(tiny_bundle, monkeypatch, pictures, tmp_path):
     monkeypatch.setattr(models_command, "SAMPLE", pictures)
-    arguments = ["benchmark", "--model", str(tiny_bundle), "--device", "cpu", "--repeat", "1"]
+    bundle = tmp_path / "bundle"
+    tiny_pipeline().save_pretrained(bundle)
+    strengths = {"standard": 0.3, "fast": 0.6, "vanilla": 0.3, "paper": 0.3}
+    points = {name: {"strength": strength} for name, strength in strengths.items()}
+    write_metadata(bundle, tiny_metadata(operating_points=points))
+    arguments = ["benchmark", "--model", str(bundle), "--device", "cpu", "--repeat", "1"]
     record = json.loads(runner.invoke(app, [*arguments, "--json"]).stdout)
     profiles = [profile.value for profile in Profile]
     assert [speed["profile"] for speed in record["files"]] == profiles
-    samplers = {(row["sampler"], row["batch_size"]): row for row in record["samplers"]}
-    assert samplers.keys() == {(name, n) for name in (*profiles, "naive") for n in (1, 8)}
-    assert all(row["seconds"]["median"] > 0 for row in samplers.values())
-    naive, fast = samplers["naive", 1]["evaluations"], samplers["fast", 1]["evaluations"]
-    assert naive == samplers["paper", 8]["evaluations"] > 9 * fast
+    evaluations = {
+        (row["sampler"], row["strength"], row["batch_size"]): row["evaluations"]
+        for row in record["samplers"]
+    }
+    rows = [*strengths.items(), ("naive", 0.3), ("naive", 0.6)]
+    assert evaluations.keys() == {(*row, size) for row in rows for size in (1, 8)}
+    assert all(row["seconds"]["median"] > 0 for row in record["samplers"])
+    assert evaluations["naive", 0.3, 1] == evaluations["paper", 0.3, 8]
+    assert evaluations["naive", 0.6, 1] > 9 * evaluations["fast", 0.6, 1]
     assert record["first_image"] > record["help"] > 0
     assert record["peak_memory"] > 50e6
     assert record["soak_memory"] == []
