@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from privdiff_training.evaluation.feature_distance import frechet_distance, kernel_distance
-from privdiff_training.evaluation.quality import ClassifierEncoder, measure_quality
+from privdiff_training.evaluation.lung_fields import lung_fields
+from privdiff_training.evaluation.quality import ClassifierEncoder, Encoder, measure_quality
+from privdiff_training.evaluation.record import Quality
 from torch import Tensor
 
 from privdiff_infer.model.critics import RadiographReader
@@ -37,8 +39,13 @@ def drawn(images: list[np.ndarray]) -> Tensor:
     return (torch.from_numpy(np.stack(images))[:, None] + 0.05 * noise).clamp(0, 1)
 
 
+def measured(originals: Tensor, copies: Tensor, *encoders: Encoder) -> Quality:
+    fields = [lung_fields(image) for image in originals[:, 0].numpy()]
+    return measure_quality(originals, copies, encoders, 0, fields)
+
+
 def test_copies_that_are_the_originals(chests):
-    quality = measure_quality(chests, chests, [CornerEncoder()], seed=0)
+    quality = measured(chests, chests, CornerEncoder())
 
     assert quality.ms_ssim == pytest.approx(1, abs=1e-5)
     assert quality.geometry == pytest.approx(1)
@@ -48,7 +55,7 @@ def test_copies_that_are_the_originals(chests):
 
 def test_copies_that_moved_keep_less(chests):
     moved = drawn([chest(SIZE, shift=shift + 16) for shift in (-4, -2, 0, 2, 4, 6)])
-    quality = measure_quality(chests, moved, [], seed=0)
+    quality = measured(chests, moved)
 
     assert 0.5 < quality.geometry < 0.9
     assert quality.ms_ssim < 0.9
@@ -56,24 +63,24 @@ def test_copies_that_moved_keep_less(chests):
 
 def test_copies_without_lungs_overlap_by_nothing(chests):
     noise = torch.rand(chests.shape, generator=torch.Generator().manual_seed(0))
-    assert measure_quality(chests, noise, [], seed=0).geometry == 0
+    assert measured(chests, noise).geometry == 0
 
 
 def test_originals_without_lungs_have_no_geometry(chests):
     noise = torch.rand(chests.shape, generator=torch.Generator().manual_seed(0))
-    quality = measure_quality(noise, chests, [], seed=0)
+    quality = measured(noise, chests)
     assert quality.geometry is None
     assert quality.geometry_images == 0
 
 
 def test_small_images_have_no_ms_ssim(chests):
-    assert math.isnan(measure_quality(chests[..., :64], chests[..., :64], [], 0).ms_ssim)
+    assert math.isnan(measured(chests[..., :64], chests[..., :64]).ms_ssim)
 
 
 def test_classifier_has_more_features_than_a_few_images_allow(chests):
     torch.manual_seed(0)
     encoder = ClassifierEncoder(RadiographReader(TINY_RESNET, 32).eval())
-    quality = measure_quality(chests, chests, [encoder], seed=0)
+    quality = measured(chests, chests, encoder)
     assert quality.kernel_distance.keys() == {"the project's classifier"}
     assert quality.frechet_distance == {}
 

@@ -179,6 +179,7 @@ class MethodRun:
                 _floats(self.copies.test.pixels[0]),
                 [ClassifierEncoder(setting.evaluators.classifier), *map(load_encoder, encoders)],
                 self.seed,
+                setting.lung_fields,
             )
 
         return setting.steps.record(

@@ -46,7 +46,11 @@ class ClassifierEncoder:
 
 
 def measure_quality(
-    originals: Tensor, copies: Tensor, encoders: Sequence[Encoder], seed: int
+    originals: Tensor,
+    copies: Tensor,
+    encoders: Sequence[Encoder],
+    seed: int,
+    fields: Sequence[np.ndarray | None],
 ) -> Quality:
     """Compare copies with their originals, as sets and one by one.
 
@@ -58,6 +62,8 @@ def measure_quality(
         Whose features the distances of the two sets are taken in.
     seed
         Of the subsets of the kernel distance.
+    fields
+        The `lung_fields` of each original, which all methods are compared with.
     """
     kernel, frechet = {}, {}
     for encoder in encoders:
@@ -66,7 +72,7 @@ def measure_quality(
         distance = frechet_distance(real, drawn)
         if distance is not None:
             frechet[encoder.name] = distance
-    overlaps = _overlaps(originals, copies)
+    overlaps = _overlaps(fields, copies)
     return Quality(
         kernel_distance=kernel,
         frechet_distance=frechet,
@@ -91,15 +97,14 @@ def _ms_ssim(originals: Tensor, copies: Tensor) -> float:
     return total / len(originals)
 
 
-def _overlaps(originals: Tensor, copies: Tensor) -> list[float]:
+def _overlaps(fields: Sequence[np.ndarray | None], copies: Tensor) -> list[float]:
     """Return the Dice of the lung fields, for the originals in which there are some.
 
     A copy without any where its original has them overlaps by 0.
     """
     overlaps = []
-    for original, copy in zip(originals[:, 0].numpy(), copies[:, 0].numpy(), strict=True):
-        fields = lung_fields(original)
-        if fields is not None:
+    for of_original, copy in zip(fields, copies[:, 0].numpy(), strict=True):
+        if of_original is not None:
             of_copy = lung_fields(copy)
-            overlaps.append(0.0 if of_copy is None else dice(fields, of_copy))
+            overlaps.append(0.0 if of_copy is None else dice(of_original, of_copy))
     return overlaps

@@ -21,6 +21,7 @@ from privdiff_training.evaluation.attacks.embedding import FixedVerifier, weight
 from privdiff_training.evaluation.attacks.ladder import ladder
 from privdiff_training.evaluation.attacks.metadata import Fact, floors
 from privdiff_training.evaluation.cohort_limits import FLOORS, floor_name, not_measurable
+from privdiff_training.evaluation.lung_fields import lung_fields
 from privdiff_training.evaluation.methods.method import Starts, hash_of
 from privdiff_training.evaluation.networks import Evaluators
 from privdiff_training.evaluation.plan import PLANS, reasons_not_to_run
@@ -169,6 +170,11 @@ class Setting:
             attack.name: attack.train(known, self.options.seed)(queries, self.test)
             for attack in floors(facts)
         }
+
+    @cached_property
+    def lung_fields(self) -> list[np.ndarray | None]:
+        """Masks of the test originals, None where none is found."""
+        return [lung_fields(image) for image in self.test.pixels[:, 0].numpy() / np.float32(255)]
 
     @cached_property
     def others(self) -> Originals | None:

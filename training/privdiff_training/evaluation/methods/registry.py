@@ -37,7 +37,7 @@ class Lineup:
         What stands beside it and meets the same attackers: a baseline is its strongest setting,
         which is where the operating point stands.
     further
-        Other points of their curves, other strengths of the profiles, ablations.
+        The operating point told more, other points of the curves, ablations.
     """
 
     point: Method
@@ -128,8 +128,8 @@ def _candidates(size: Size, bundle: Path, roles: Roles, cache_dir: Path) -> Line
     at_strengths = _strongest_first([*ablations(bundle, reference, strength), *_profiles(bundle)])
     return Lineup(
         point,
-        (*controls, *strongest, *_told(bundle, strength, roles)),
-        tuple(chain(*weaker, *at_strengths)),
+        (*controls, *strongest),
+        (*_told(bundle, strength, roles), *chain(*weaker, *at_strengths)),
     )
 
 

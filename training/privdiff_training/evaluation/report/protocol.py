@@ -36,10 +36,11 @@ def protocol_words(evaluation: Evaluation) -> Iterator[str]:
     yield from _attackers(evaluation)
     if evaluation.size is Size.FULL:
         yield (
-            "Plain diffusion, labels to image, the strongest setting of every baseline and what is "
-            "told a report meet the attackers of the operating point, until one that trains "
-            f"nothing links {LINKED:.0%} of pairs. Other settings and ablations are one redrawn "
-            "version of each image, met by attackers that train nothing: linked at least so well."
+            "Plain diffusion, labels to image and the strongest setting of every baseline meet the "
+            "attackers of the operating point, until one that trains nothing links "
+            f"{LINKED:.0%} of pairs. Other settings, ablations and what is told a report are one "
+            "redrawn version of each image, met by attackers that train nothing: linked at least "
+            "so well."
         )
     yield (
         "Strangers are of the data set and view of the image that is sought. Each patient gives "
