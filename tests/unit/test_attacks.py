@@ -18,6 +18,7 @@ from privdiff_training.evaluation.attacks.config import (
     SiameseConfig,
 )
 from privdiff_training.evaluation.attacks.embedding import FixedVerifier
+from privdiff_training.evaluation.attacks.group_reading import GroupReading
 from privdiff_training.evaluation.attacks.inversion import Inversion
 from privdiff_training.evaluation.attacks.ladder import ladder
 from privdiff_training.evaluation.attacks.metadata import Fact, MetadataAttack, floors
@@ -360,6 +361,31 @@ class TestOwnerOfTheWeights:
         given, queries = known(nothing_done), copies_of(nothing_done, test)
         scores = starting_points.train(given, 0)(queries, test)
         assert (scores.argmax(1) == np.arange(len(test))).all()
+
+    def test_copies_teach_which_group_they_show(self, fixed, starting_points, test):
+        """The starts themselves are hidden: the tool shows the negative of each."""
+
+        def hidden(images: Tensor, seed: int) -> Tensor:
+            return 1 - self.tool(images, seed)
+
+        given = replace(known(hidden), starts=self.owned().starts)
+        queries = copies_of(hidden, test)
+        learned = GroupReading(fixed, starting_points)
+        groups = self.group_of(test.pixels.float() / 255)
+        same = groups[:, None] == groups
+        told = seed_auc(test.cohort, (same / same.sum(1)).double().numpy(), Linkage.SAME_IMAGE)
+
+        scores = learned.train(given, 0)(queries, test)
+        looked = starting_points.train(given, 0)(queries, test)
+
+        found = seed_auc(test.cohort, scores, Linkage.SAME_IMAGE)
+        assert found == pytest.approx(told, abs=0.03)
+        assert found > seed_auc(test.cohort, looked, Linkage.SAME_IMAGE) + 0.1
+        assert "copies whose groups it knows" in learned.trained_on(given)
+
+    def test_a_tool_without_groups_teaches_none(self, fixed, starting_points):
+        with pytest.raises(CohortError, match="no groups to tell"):
+            GroupReading(fixed, starting_points).train(known(nothing_done), 0)
 
     def test_together_they_are_no_weaker_than_the_best(self, fixed, starting_points, test):
         given, queries = self.owned(), copies_of(self.tool, test)

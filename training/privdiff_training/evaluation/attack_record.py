@@ -9,6 +9,9 @@ from enum import Enum
 from privdiff_training.evaluation.linkage import Linkage, Negatives
 from privdiff_training.evaluation.statistics import Estimate, Figure
 
+NO_GROUPS = "no two originals have the same starts, so there are no groups to tell"
+"""Why there is nothing to learn for an attacker that tells groups."""
+
 
 class Rung(str, Enum):
     """One rung of the attack ladder.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf, isfinite
+from math import inf, isfinite, nan
 
 import numpy as np
 
@@ -180,9 +180,7 @@ class AttackRun:
             control = {kind: float(np.mean([each[kind] for each in of_seeds])) for kind in kinds}
             control_above_floor = above_floor
         else:
-            of_nothing = self.nothing.figures(attack)
-            control = dict(of_nothing.on_originals)
-            control_above_floor = of_nothing.above_floor
+            control, control_above_floor = self._control(attack, kinds)
         return AttackFigures(
             rung=attack.rung,
             name=attack.name,
@@ -200,6 +198,16 @@ class AttackRun:
             control_above_floor=control_above_floor,
             training=self._training(attack, seeds) if attack.learns_from_copies else None,
         )
+
+    def _control(
+        self, attack: Attack, kinds: Sequence[Linkage]
+    ) -> tuple[dict[Linkage, float], Estimate]:
+        """Return what the attacker finds where nothing is done; NaN if it has no place there."""
+        try:
+            of_nothing = self.nothing.figures(attack)
+        except CohortError:
+            return dict.fromkeys(kinds, nan), NOTHING
+        return dict(of_nothing.on_originals), of_nothing.above_floor
 
     def _training(self, attack: Attack, seeds: range) -> Training:
         """Return how the attacker did on the select patients, beside the fixed verifier."""

@@ -9,6 +9,7 @@ from privdiff_training.evaluation.attacks.averaging import Averaging, Space
 from privdiff_training.evaluation.attacks.config import AttackersConfig
 from privdiff_training.evaluation.attacks.embedding import FixedVerifier
 from privdiff_training.evaluation.attacks.frozen_encoder import FrozenEncoder
+from privdiff_training.evaluation.attacks.group_reading import GroupReading
 from privdiff_training.evaluation.attacks.inversion import Inversion
 from privdiff_training.evaluation.attacks.metric_learning import MetricLearning
 from privdiff_training.evaluation.attacks.readings import ByReadings
@@ -52,5 +53,6 @@ def ladder(evaluators: Path, bundle: Path, config: AttackersConfig) -> tuple[Att
         *(RedrawnGallery(then) for then in (fixed, strong, *readings)),
         *readings,
         starting_points,
+        GroupReading(fixed, starting_points),
         Together((fixed, *readings, starting_points)),
     )

@@ -67,6 +67,13 @@ class StartingPoints:
         return Scores(link)
 
     @torch.no_grad()
+    def latents(self, images: Tensor) -> Tensor:
+        """Return flat latents (n, d) of images (n, 1, s, s), float32 in [0, 1]."""
+        encode = load_autoencoder(self.autoencoder).eval().encode
+        return self.kept(
+            images, lambda all: torch.cat([encode(part).flatten(1) for part in all.split(BATCH)])
+        )
+
     def scores(self, copies: Tensor, starts: Starts) -> np.ndarray:
         """Score copies against candidates.
 
@@ -82,12 +89,7 @@ class StartingPoints:
         ndarray
             Shape (n, m), float64.
         """
-        encode = load_autoencoder(self.autoencoder).eval().encode
-
-        def latents(images: Tensor) -> Tensor:
-            return torch.cat([encode(part).flatten(1) for part in images.split(BATCH)])
-
-        of_starts, of_copies = self.kept(starts.pixels, latents), self.kept(copies, latents)
+        of_starts, of_copies = self.latents(starts.pixels), self.latents(copies)
         usual = of_starts.mean(0)
         likeness = normalize(of_copies - usual) @ normalize(of_starts - usual).mT
         sets, which = starts.stand_for.unique(dim=0, return_inverse=True)

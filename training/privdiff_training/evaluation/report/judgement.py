@@ -7,7 +7,7 @@ from dataclasses import replace
 from math import isfinite, isnan
 from typing import Any
 
-from privdiff_training.evaluation.attack_record import AttackFigures, Retrieval, Rung
+from privdiff_training.evaluation.attack_record import NO_GROUPS, AttackFigures, Retrieval, Rung
 from privdiff_training.evaluation.linkage import Linkage
 from privdiff_training.evaluation.record import Evaluation, MethodFigures
 from privdiff_training.evaluation.statistics import NOTHING, Estimate
@@ -101,7 +101,12 @@ def spared_by(method: MethodFigures, point: MethodFigures) -> list[Rung]:
     weaker.
     """
     met = {(attack.rung, attack.name) for attack in method.attacks}
-    missed = {attack.rung for attack in point.attacks if (attack.rung, attack.name) not in met}
+    missed = {
+        attack.rung
+        for attack in point.attacks
+        if (attack.rung, attack.name) not in met
+        and method.not_run.get(f"{attack.rung.value} {attack.name}") != NO_GROUPS
+    }
     return sorted(missed, key=list(Rung).index)
 
 

@@ -57,7 +57,7 @@ RUNGS: Mapping[Rung, tuple[str, str]] = {
     Rung.STARTING_POINTS: (
         "Starting points",
         "owns the tool and its weights, and looks which of the images that the tool may start from "
-        "a redrawn image came from",
+        "a redrawn image came from, or which group of them",
     ),
     Rung.TOGETHER: (
         "All together",
