@@ -68,6 +68,7 @@ def _methods(evaluation: Evaluation, point: MethodFigures) -> Iterator[str]:
         "follow-up linkage AUC",
         "findings AUC",
         "sex AUC",
+        "KID x 1000",
     )
     for method in (evaluation.originals, *evaluation.methods):
         linked = [
@@ -77,7 +78,19 @@ def _methods(evaluation: Evaluation, point: MethodFigures) -> Iterator[str]:
             for kind in Linkage
         ]
         sex = method.attributes.sex_auc if method.attributes else None
-        yield _row(f"`{method.method}`", *linked, _figure(findings_of(method)), _figure(sex))
+        yield _row(
+            f"`{method.method}`",
+            *linked,
+            _figure(findings_of(method)),
+            _figure(sex),
+            _kernel_distance(method),
+        )
+
+
+def _kernel_distance(method: MethodFigures) -> str:
+    """Return the distance in features of the project's own classifier."""
+    distances = method.quality.kernel_distance if method.quality else {}
+    return next((f"{1000 * value:.0f}" for value in distances.values()), "-")
 
 
 def _goals(evaluation: Evaluation) -> Iterator[str]:
