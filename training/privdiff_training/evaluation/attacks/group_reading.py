@@ -11,24 +11,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor
 
 from privdiff_infer.errors import CohortError
 from privdiff_training.evaluation.attack_record import NO_GROUPS, Rung
 from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals, Scores
 from privdiff_training.evaluation.attacks.embedding import FixedVerifier
+from privdiff_training.evaluation.attacks.readings import precision
 from privdiff_training.evaluation.attacks.starting_points import StartingPoints, standardized
 from privdiff_training.evaluation.methods.method import Starts, hash_of
+
+TINY = 1e-6
 
 
 @dataclass(frozen=True)
 class GroupReading:
     """Asks how probable the group of a candidate is, given a copy.
 
-    A linear discriminant with the covariance of Ledoit and Wolf, on latents and on features of the
-    fixed verifier, is fitted to copies of `attacker_train`. Candidates of a group that none of
-    these belongs to are as improbable as the least probable.
+    A linear discriminant on latents and on features of the fixed verifier is fitted to copies of
+    `attacker_train`; its covariance has a floor, for a tool may show one image for all of a group.
+    Candidates of a group that none of these belongs to are as improbable as the least probable.
 
     Attributes
     ----------
@@ -47,7 +49,9 @@ class GroupReading:
     @property
     def fingerprint(self) -> str:
         """Of both."""
-        return hash_of("group reading", self.fixed.fingerprint, self.starting_points.fingerprint)
+        return hash_of(
+            "group reading, floor", self.fixed.fingerprint, self.starting_points.fingerprint
+        )
 
     def trained_on(self, known: Known) -> str:
         """Say how many copies."""
@@ -67,19 +71,22 @@ class GroupReading:
         if len(kinds) in (1, len(groups)):
             raise CohortError(NO_GROUPS, "compare a copy with the starts themselves")
         features = self._features(known)
-        versions = known.train_copies.pixels
-        discriminant = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(
-            np.concatenate([features(version) for version in versions]),
-            np.tile(groups, len(versions)),
-        )
+        shown = np.concatenate([features(version) for version in known.train_copies.pixels])
+        groups = np.tile(groups, len(known.train_copies.pixels))
+        middle, spread = shown.mean(0), shown.std(0) + TINY
+        shown = (shown - middle) / spread
+        centres = np.stack([shown[groups == kind].mean(0) for kind in kinds])
+        metric = precision(shown - centres[np.searchsorted(kinds, groups)], shown)
+        often = np.array([np.log(np.mean(groups == kind)) for kind in kinds])
 
         def link(queries: Copies, gallery: Originals) -> np.ndarray:
-            probable = discriminant.predict_log_proba(features(queries.pixels[0]))
+            seen = (features(queries.pixels[0]) - middle) / spread
+            away = [(((seen - centre) @ metric) * (seen - centre)).sum(1) for centre in centres]
+            probable = often - np.stack(away, axis=1) / 2
             of_gallery = _groups(known.starts(gallery))
             column = np.searchsorted(kinds, of_gallery).clip(max=len(kinds) - 1)
             found = probable[:, column]
-            unknown = kinds[column] != of_gallery
-            found[:, unknown] = probable.min(1, keepdims=True)
+            found[:, kinds[column] != of_gallery] = probable.min(1, keepdims=True)
             return standardized(found)
 
         return Scores(link)
