@@ -5,8 +5,7 @@ a full run in the folder of a default one goes on from it.
 
 The operating point meets everything. Rivals meet every attacker until one of them links all there
 is. Further points of curves and ablations get their place on the plane and no more: one copy of an
-image, and attackers in whom nothing is trained; what a rival of the same kind owes to the others
-shows how far that reaches.
+image, and attackers in whom nothing is trained, so they are linked at least so well.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from privdiff_training.evaluation.attacks.starting_points import StartingPoints,
 from privdiff_training.evaluation.methods.method import Starts, hash_of
 
 TINY = 1e-6
+"""Added to the spread of a feature, which may have none."""
 
 
 @dataclass(frozen=True)
