@@ -9,7 +9,8 @@ import qt
 
 from tests.slicer.fixtures import SOURCE
 from tests.slicer.radiographs import addPixels
-from tests.slicer.scripted import API, anonymize, finish, job
+from tests.slicer.scripted import API, FIGURES, PICTURE, anonymize, finish, job
+from tests.unit.scripted_server import Reply
 
 LIBRARY = SOURCE.parent / "PrivDiffLib"
 NAME = "Doe^Jane"
@@ -54,6 +55,10 @@ def test_what_escapes_to_qt_fails_a_test(application, escaped):
     ],
 )
 def test_button_that_fails_works_again(ready, server, monkeypatch, caplog, name):
+    # An answer may come before or after the message is closed: none brings another message.
+    server.on(f"GET {API}/jobs/0f/source", Reply(PICTURE))
+    for route in (f"POST {API}/review/next", f"POST {API}/jobs/0f/review"):
+        server.on(route, job("awaiting_review", figures=FIGURES))
     anonymize(ready, server)
     addPixels()
     ready.waitFor(lambda: ready.ui.queueButton.enabled and ready.ui.removeOriginalsButton.enabled)
@@ -68,6 +73,7 @@ def test_button_that_fails_works_again(ready, server, monkeypatch, caplog, name)
     assert "Try it again" in text and "Error Log" in text
     assert NAME not in text + caplog.text and "Unforeseen" in caplog.text
     ready.click("dismissButton")
+    addPixels()  # the originals may be gone already
     ready.waitFor(lambda: getattr(ready.ui, name).enabled and not ready.ui.messageFrame.visible)
     ready.click(name)
 
