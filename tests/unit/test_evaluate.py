@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from privdiff_training.command_options import NIH
 from privdiff_training.evaluation import plan, setting, statistics
-from privdiff_training.evaluation.attack_record import AttackFigures, Rung
+from privdiff_training.evaluation.attack_record import NO_GROUPS, AttackFigures, Rung
 from privdiff_training.evaluation.attacks.config import AttackersConfig
 from privdiff_training.evaluation.attacks.embedding import FixedVerifier
 from privdiff_training.evaluation.attacks.metric_learning import MetricLearning
@@ -406,6 +406,21 @@ def test_no_attacker_is_trained_against_a_rival_that_is_linked_already(options, 
 
     assert [attack.rung for attack in figures.attacks] == [Rung.FIXED]
     assert figures.not_run["A3"] == "already linked with 1.000"
+
+
+@pytest.mark.usefixtures("small_plan")
+def test_an_attacker_without_a_place_says_so_even_if_the_time_is_over(options, tmp_path):
+    rungs = frozenset({Rung.STARTING_POINTS})
+    here = Setting(replace(options, size=Size.DEFAULT, rungs=rungs), tmp_path / "out")
+    nothing = MethodRun(here, Identity(), None, replace(here.plan, seeds=1))
+    blurred = MethodRun(here, Blur(4), nothing, of_further_points(here.plan))
+    blurred.first_look()
+    here.steps.until = 0
+
+    not_run = blurred.figures().not_run
+
+    reasons = {not_run[name] for name in not_run if name.startswith("A13 ")}
+    assert reasons == {NO_GROUPS}
 
 
 @pytest.mark.usefixtures("small_plan")

@@ -9,6 +9,7 @@ import numpy as np
 
 from privdiff_infer.errors import CohortError
 from privdiff_training.evaluation.attack_record import (
+    NO_GROUPS,
     AttackFigures,
     Exposure,
     Rung,
@@ -103,7 +104,17 @@ class AttackRun:
         return done, problems
 
     def figures(self, attack: Attack) -> AttackFigures:
-        """Measure one attacker against this method, with the seeds that there is time for."""
+        """Measure one attacker against this method, with the seeds that there is time for.
+
+        Raises
+        ------
+        CohortError
+            If the attacker has no place against the method, or too little to learn from.
+        LegOver
+            If the time of the run is over before it is measured.
+        """
+        if attack.needs_groups and not self.copies.method.shows_groups:
+            raise CohortError(NO_GROUPS, "compare a copy with the starts themselves")
 
         def measured(seeds: range) -> AttackFigures:
             return self.setting.steps.record(

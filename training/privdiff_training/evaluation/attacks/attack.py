@@ -162,6 +162,11 @@ class Attack(Protocol):
         ...
 
     @property
+    def needs_groups(self) -> bool:
+        """Whether it has a place only against a tool that shows groups; see `Method`."""
+        ...
+
+    @property
     def fingerprint(self) -> str:
         """A hash of all that decides what it learns but for what it is given, and seed."""
         ...

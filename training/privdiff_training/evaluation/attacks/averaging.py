@@ -37,6 +37,7 @@ class Averaging:
     space: Space
     rung = Rung.AVERAGING
     redraws_gallery = False
+    needs_groups = False
 
     @property
     def name(self) -> str:

@@ -79,6 +79,7 @@ class FixedVerifier:
     is_learned = False
     learns_from_copies = False
     redraws_gallery = False
+    needs_groups = False
 
     @property
     def fingerprint(self) -> str:

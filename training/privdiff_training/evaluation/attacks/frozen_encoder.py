@@ -32,6 +32,7 @@ class FrozenEncoder:
     is_learned = False
     learns_from_copies = False
     redraws_gallery = False
+    needs_groups = False
 
     @property
     def name(self) -> str:

@@ -46,6 +46,7 @@ class GroupReading:
     is_learned = False
     learns_from_copies = True
     redraws_gallery = False
+    needs_groups = True
 
     @property
     def fingerprint(self) -> str:

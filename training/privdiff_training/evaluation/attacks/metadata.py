@@ -52,6 +52,7 @@ class MetadataAttack:
     is_learned = False
     learns_from_copies = False
     redraws_gallery = False
+    needs_groups = False
 
     @property
     def name(self) -> str:

@@ -43,6 +43,7 @@ class MetricLearning:
     is_learned = True
     learns_from_copies = True
     redraws_gallery = False
+    needs_groups = False
 
     @property
     def fingerprint(self) -> str:

@@ -52,6 +52,7 @@ class ByReadings:
     is_learned = False
     learns_from_copies = True
     redraws_gallery = False
+    needs_groups = False
 
     @property
     def name(self) -> str:

@@ -34,6 +34,7 @@ class RedrawnGallery:
     then: FixedVerifier | MetricLearning | ByReadings
     rung = Rung.REDRAWN_GALLERY
     redraws_gallery = True
+    needs_groups = False
 
     @property
     def name(self) -> str:

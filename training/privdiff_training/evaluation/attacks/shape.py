@@ -33,6 +33,7 @@ class ShapeAttack:
     is_learned = False
     learns_from_copies = False
     redraws_gallery = False
+    needs_groups = False
 
     @property
     def fingerprint(self) -> str:

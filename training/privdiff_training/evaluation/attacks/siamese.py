@@ -98,6 +98,7 @@ class SiameseAttack:
     is_learned = True
     learns_from_copies = True
     redraws_gallery = False
+    needs_groups = False
 
     @property
     def rung(self) -> Rung:

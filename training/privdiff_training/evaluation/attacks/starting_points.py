@@ -48,6 +48,7 @@ class StartingPoints:
     is_learned = False
     learns_from_copies = False
     redraws_gallery = False
+    needs_groups = False
 
     @property
     def fingerprint(self) -> str:

@@ -39,6 +39,7 @@ class Together:
     is_learned = False
     learns_from_copies = True
     redraws_gallery = False
+    needs_groups = False
 
     @property
     def name(self) -> str:

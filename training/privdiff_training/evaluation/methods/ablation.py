@@ -124,6 +124,7 @@ class Ablation:
     strength: float
     erases_features: bool = False
     told = "nothing"
+    shows_groups = False
 
     @property
     def name(self) -> str:

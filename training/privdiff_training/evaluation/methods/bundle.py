@@ -78,6 +78,12 @@ class BundleMethod:
         settings = PROFILES[self.profile]
         return sampling_fingerprint(self.bundle, settings, self.strength, self.told)
 
+    @property
+    def shows_groups(self) -> bool:
+        """Whether the profile starts from exemplars of a group."""
+        pipeline = PrivDiffPipeline.from_pretrained(self.bundle)
+        return pipeline.starts_from_cluster(self.profile)
+
     def anonymize(self, cohort: Cohort, originals: Tensor, seed: int) -> Tensor:
         """Redraw every original; see `Method`."""
         pipeline = PrivDiffPipeline.from_pretrained(self.bundle)
@@ -87,9 +93,9 @@ class BundleMethod:
     @torch.no_grad()
     def starts(self, originals: Tensor) -> Starts:
         """Return the exemplars of the group of each original, or itself; see `Method`."""
-        pipeline = PrivDiffPipeline.from_pretrained(self.bundle)
-        if not pipeline.starts_from_cluster(self.profile):
+        if not self.shows_groups:
             return itself(originals)
+        pipeline = PrivDiffPipeline.from_pretrained(self.bundle)
         exemplars = pipeline.clusters.exemplars  # (groups, m, channels, h, w)
         parts = exemplars.flatten(0, 1).split(BATCH)
         pixels = torch.cat([pipeline.autoencoder.decode(part) for part in parts]).clamp(0, 1)

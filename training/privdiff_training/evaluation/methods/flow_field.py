@@ -192,6 +192,7 @@ class FlowFieldMethod:
     cache_dir: Path
     family = "flow field"
     told = "nothing"
+    shows_groups = False
 
     @property
     def name(self) -> str:

@@ -68,6 +68,7 @@ class KSame:
     k: int
     family = "k-same"
     told = "nothing"
+    shows_groups = True
 
     @property
     def name(self) -> str:
@@ -164,6 +165,11 @@ class KSameRedraw:
         """Of the clusters, the strength and the weight."""
         return hash_of("redraw", self.k_same.fingerprint, self.strength, self.weight)
 
+    @property
+    def shows_groups(self) -> bool:
+        """Whether the mean alone is in the start."""
+        return self.weight == 1
+
     @torch.no_grad()
     def anonymize(self, cohort: Cohort, originals: Tensor, seed: int) -> Tensor:
         """Redraw every original from its start; see `Method`."""
@@ -178,7 +184,7 @@ class KSameRedraw:
 
     def starts(self, originals: Tensor) -> Starts:
         """Return the means, or the originals where a part of them is in the start; see `Method`."""
-        return self.k_same.starts(originals) if self.weight == 1 else itself(originals)
+        return self.k_same.starts(originals) if self.shows_groups else itself(originals)
 
     @property
     def _redraw(self) -> str:

@@ -56,6 +56,11 @@ class Method(Protocol):
         """A hash of all that decides the copies but for images and seed: the key of their cache."""
         ...
 
+    @property
+    def shows_groups(self) -> bool:
+        """Whether `starts` gives one answer for a whole group of originals."""
+        ...
+
     def anonymize(self, cohort: Cohort, originals: Tensor, seed: int) -> Tensor:
         """Return one copy of each original.
 

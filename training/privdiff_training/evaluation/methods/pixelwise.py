@@ -26,9 +26,12 @@ class PixelwiseMethod(ABC):
     ----------
     told
         Nothing.
+    shows_groups
+        No.
     """
 
     told = "nothing"
+    shows_groups = False
 
     @property
     def name(self) -> str:
