@@ -15,7 +15,12 @@ from privdiff_training.evaluation.quote import quoted
 from privdiff_training.evaluation.record import Evaluation, MethodFigures
 from privdiff_training.evaluation.report import write_report
 from privdiff_training.evaluation.report.goals import Goal, Verdict, judge
-from privdiff_training.evaluation.report.judgement import doubt, labels_carry_the_utility, not_run
+from privdiff_training.evaluation.report.judgement import (
+    LeftOut,
+    doubt,
+    labels_carry_the_utility,
+    not_run,
+)
 from privdiff_training.evaluation.report.reading import read_evaluation
 from privdiff_training.evaluation.report.words import attack_notes, plain_words
 
@@ -428,11 +433,17 @@ class TestJudgement:
         assert "The labels carry the utility." not in page.text
 
     def test_what_was_not_run_is_listed_once_with_its_methods(self):
-        rows = {part: (reason, methods) for part, reason, methods in not_run(evaluation())}
-        assert len(rows["A4"][1]) == len(evaluation().methods)
-        assert rows["A4"][0] == "the weights of the encoder are not at hand"
-        assert "standard 0.7" not in rows["quality"][1]
+        rows = {part: left_out for left_out in not_run(evaluation()) for part in left_out.parts}
+        assert len(rows["A4"].methods) == len(evaluation().methods)
+        assert rows["A4"].reason == "the weights of the encoder are not at hand"
+        assert "standard 0.7" not in rows["quality"].methods
         assert "A6" not in rows  # the floors are there
+
+    def test_parts_that_the_same_methods_lack_for_one_reason_stand_together(self):
+        late = replace(point(), not_run={"A5": "too late", "A7": "too late", "A8": "too dear"})
+        rows = not_run(evaluation(methods=(late,)))
+        assert LeftOut(("A5", "A7"), "too late", (late.method,)) in rows
+        assert LeftOut(("A8",), "too dear", (late.method,)) in rows
 
     def test_control_has_to_lie_above_the_floor_with_its_whole_interval(self):
         fixed = attack(Rung.FIXED, 0.6, 0.6)
@@ -442,7 +453,8 @@ class TestJudgement:
         assert doubt(attack(Rung.METADATA, 0.6, 0.6, control=0.1)) == ""
 
     def test_methods_that_a_size_leaves_out_are_named_with_the_reason(self, page):
-        assert ("methods", "not part of a run of size quick", ["k-same 5"]) in not_run(evaluation())
+        reason = "not part of a run of size quick"
+        assert LeftOut(("methods",), reason, ("k-same 5",)) in not_run(evaluation())
         assert "1 method to compare with left out" in page.text
 
     def test_worst_attacker_is_no_metadata_and_no_unknown(self):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import isfinite, isnan
 from typing import Any
 
@@ -145,8 +145,27 @@ def labels_carry_the_utility(evaluation: Evaluation) -> MethodFigures | None:
     return None
 
 
-def not_run(evaluation: Evaluation) -> list[tuple[str, str, list[str]]]:
-    """Return part, reason and methods of all that was not run, the operating point's first."""
+@dataclass(frozen=True)
+class LeftOut:
+    """What was not run of some methods for one reason.
+
+    Attributes
+    ----------
+    parts
+        Values of rungs, and names of other parts.
+    reason
+        Why.
+    methods
+        Names; none where no method is to blame.
+    """
+
+    parts: tuple[str, ...]
+    reason: str
+    methods: tuple[str, ...]
+
+
+def not_run(evaluation: Evaluation) -> list[LeftOut]:
+    """Return all that was not run, what the operating point lacks first."""
     point = operating_point(evaluation)
     methods = sorted(evaluation.methods, key=lambda method: method is not point)
     missing: dict[tuple[str, str], list[str]] = {}
@@ -160,7 +179,10 @@ def not_run(evaluation: Evaluation) -> list[tuple[str, str, list[str]]]:
         missing[part, f"not measurable: {reason}"] = []
     for name, reason in evaluation.methods_not_run.items():
         missing.setdefault(("methods", reason), []).append(name)
-    return [(part, reason, names) for (part, reason), names in missing.items()]
+    parts: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (part, reason), names in missing.items():
+        parts.setdefault((reason, tuple(names)), []).append(part)
+    return [LeftOut(tuple(each), reason, names) for (reason, names), each in parts.items()]
 
 
 def _missing_parts(
