@@ -80,11 +80,13 @@ class GroupReading:
         centres = np.stack([shown[groups == kind].mean(0) for kind in kinds])
         metric = precision(shown - centres[np.searchsorted(kinds, groups)], shown)
         often = np.array([np.log(np.mean(groups == kind)) for kind in kinds])
+        # Log density of the normal with one covariance for all groups, but for what they share.
+        towards = centres @ metric
+        offsets = often - (towards * centres).sum(1) / 2
 
         def link(queries: Copies, gallery: Originals) -> np.ndarray:
             seen = (features(queries.pixels[0]) - middle) / spread
-            away = [(((seen - centre) @ metric) * (seen - centre)).sum(1) for centre in centres]
-            probable = often - np.stack(away, axis=1) / 2
+            probable = seen @ towards.T + offsets
             of_gallery = _groups(known.starts(gallery))
             column = np.searchsorted(kinds, of_gallery).clip(max=len(kinds) - 1)
             found = probable[:, column]
