@@ -65,22 +65,23 @@ def _methods(evaluation: Evaluation, point: MethodFigures) -> Iterator[str]:
     yield from _head(
         "method",
         "same-image linkage AUC",
+        f"first of {GALLERY} originals",
         "follow-up linkage AUC",
         "findings AUC",
         "sex AUC",
         "KID x 1000",
     )
     for method in (evaluation.originals, *evaluation.methods):
-        linked = [
-            "1 by definition"
-            if kind is Linkage.SAME_IMAGE and method is evaluation.originals
-            else _worst(method, kind, point)
-            for kind in Linkage
-        ]
+        is_original = method is evaluation.originals
+        found_first = max(
+            (_first_of_gallery(attack) or 0.0 for attack in method.attacks), default=None
+        )
         sex = method.attributes.sex_auc if method.attributes else None
         yield _row(
             f"`{method.method}`",
-            *linked,
+            "1 by definition" if is_original else _worst(method, Linkage.SAME_IMAGE, point),
+            "-" if found_first is None else f"{found_first:.1%}",
+            _worst(method, Linkage.FOLLOW_UP, point),
             _figure(findings_of(method)),
             _figure(sex),
             _kernel_distance(method),
@@ -112,15 +113,14 @@ def _auc(attack: AttackFigures, kind: Linkage) -> str:
 
 
 def _found_first(attack: AttackFigures) -> str:
+    first = _first_of_gallery(attack)
+    return "-" if first is None else f"{first:.1%} (chance {1 / GALLERY:.1%})"
+
+
+def _first_of_gallery(attack: AttackFigures) -> float | None:
+    """Return how often the very original comes first among `GALLERY`."""
     searches = attack.linkage[Linkage.SAME_IMAGE].retrieval
-    return next(
-        (
-            f"{search.rank_1.value:.1%} (chance {search.chance:.1%})"
-            for search in searches
-            if search.gallery == GALLERY
-        ),
-        "-",
-    )
+    return next((search.rank_1.value for search in searches if search.gallery == GALLERY), None)
 
 
 def _figure(estimate: Estimate | None) -> str:

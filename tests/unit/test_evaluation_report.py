@@ -445,6 +445,11 @@ class TestJudgement:
         assert LeftOut(("A5", "A7"), "too late", (late.method,)) in rows
         assert LeftOut(("A8",), "too dear", (late.method,)) in rows
 
+    def test_every_method_tells_how_often_a_search_finds_the_person(self, tmp_path):
+        text = text_of(tmp_path, evaluation(methods=(point(),)))
+        attacked = [each for each in (evaluation().originals, point()) if each.attacks]
+        assert text.count(" times chance, A") == len(attacked) > 0
+
     def test_control_has_to_lie_above_the_floor_with_its_whole_interval(self):
         fixed = attack(Rung.FIXED, 0.6, 0.6)
         assert doubt(replace(fixed, control_above_floor=near(0.04, 0.03))) == ""
