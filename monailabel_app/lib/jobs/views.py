@@ -33,7 +33,7 @@ class ModelOfJob(BaseModel):
     """The bundle that redrew an image; empty texts before it was begun."""
 
     name: str = Field(examples=["privdiff-cxr-256"])
-    version: str = Field(examples=["0.5.0"])
+    version: str = Field(examples=["0.6.0"])
     sha256: str = Field(description="Of the bundle's metadata.", examples=[EXAMPLE_SHA256])
 
 

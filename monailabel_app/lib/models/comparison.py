@@ -29,7 +29,7 @@ class Record(BaseModel):
 class ModelReference(Record):
     """One bundle, exactly: another one may come by the same name."""
 
-    id: str = Field(description="`<name>-<version>`.", examples=["privdiff-cxr-256-0.5.0"])
+    id: str = Field(description="`<name>-<version>`.", examples=["privdiff-cxr-256-0.6.0"])
     sha256: str = Field(description="Of its metadata, which names the hashes of its weights.")
 
 

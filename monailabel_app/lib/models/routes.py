@@ -16,7 +16,7 @@ from privdiff_infer.vocabulary import Profile
 
 router = APIRouter(prefix="/privdiff/v1/models", tags=["Models"])
 
-EXAMPLE_ID = "privdiff-cxr-256-0.5.0"
+EXAMPLE_ID = "privdiff-cxr-256-0.6.0"
 
 ModelId = Annotated[
     str, Path(max_length=200, description="`<name>-<version>`.", examples=[EXAMPLE_ID])
@@ -27,7 +27,7 @@ class BundleView(BaseModel):
     """What a bundle says of itself."""
 
     name: str = Field(examples=["privdiff-cxr-256"])
-    version: str = Field(examples=["0.5.0"])
+    version: str = Field(examples=["0.6.0"])
     sha256: str = Field(description="Of its metadata, which names the hashes of its weights.")
     summary: str
     licence: str = Field(examples=["Apache-2.0"])

@@ -199,7 +199,7 @@ def _assemble(task: Task, cohort: Cohort) -> BundleInfo:
 
 
 def _next_version(task: Task) -> str:
-    """Return the base's version with the first number that is free: 0.5.0-ft1.
+    """Return the base's version with the first number that is free: 0.6.0-ft1.
 
     Ids are parts of addresses, where a plus sign would not come through as it is.
     """
