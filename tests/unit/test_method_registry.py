@@ -67,7 +67,7 @@ def test_rivals_are_the_strongest_of_their_family_and_the_rest_stands_behind(
     lineup = lineup_for(Size.FULL, tiny_bundle, roles, tmp_path)
     rivals, further = ({method.name for method in part} for part in (lineup.rivals, lineup.further))
 
-    assert {"vanilla 0.3", "labels to image", "blur 16"} <= rivals
+    assert {"vanilla 0.3", "vanilla 0.8", "labels to image", "blur 16"} <= rivals
     assert {"blur 8", "standard 1", "SAS centered 0.3", "vanilla 0.6"} <= further
     assert "standard 0.3, told the report" in further
     assert lineup.methods == (lineup.point, *lineup.rivals, *lineup.further)

@@ -70,6 +70,11 @@ PLANS = {
     ),
 }
 
+NOT_OF_THE_SIZE = "not part of a run of size"
+
+MEMORIZATION = "memorization"
+"""Name of A10, which attacks the generator and no image."""
+
 LINKED = 0.99
 """Same-image AUC beyond which no attacker can tell more of a rival."""
 
@@ -112,7 +117,7 @@ def reasons_not_to_run(
     has_encoders
         Whether a public encoder is on disk.
     """
-    too_small = f"not part of a run of size {size.value}"
+    too_small = f"{NOT_OF_THE_SIZE} {size.value}"
     reasons = {}
     for rung in Rung:
         if wanted is not None and rung not in wanted:
@@ -128,7 +133,7 @@ def reasons_not_to_run(
                 "no public encoder on disk was named: --attackers FILE with the key encoders"
             )
     if not plan.drawn:
-        reasons["memorization"] = too_small
+        reasons[MEMORIZATION] = too_small
     if not plan.attributes:
         reasons["attributes"] = too_small
     return reasons

@@ -17,10 +17,15 @@ from privdiff_training.evaluation.methods.k_same import k_same_methods, k_same_w
 from privdiff_training.evaluation.methods.method import Method
 from privdiff_training.evaluation.methods.pixelwise import pixelwise_methods
 from privdiff_training.evaluation.methods.reference import Reference
+from privdiff_training.evaluation.plan import NOT_OF_THE_SIZE
 from privdiff_training.evaluation.record import Size
 from privdiff_training.evaluation.redraw import Told, tellable
 from privdiff_training.evaluation.roles import Roles
 from privdiff_training.evaluation.sweep import STRENGTHS
+
+ALMOST_NOISE = 0.8
+"""Strength of plain diffusion, between its control and noise alone, that leaves about as little of
+the source as a group of patients does: its strongest setting on the plane."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Lineup:
         The operating point of the bundle.
     rivals
         What stands beside it and meets the same attackers: a baseline is its strongest setting,
-        which is where the operating point stands.
+        which is where the operating point stands; plain diffusion is also the operating point's.
     further
         The operating point told more, other points of the curves, ablations.
     """
@@ -94,7 +99,7 @@ def methods_left_out(
     """
     run = {method.name for method in methods}
     reasons = {
-        method.name: f"not part of a run of size {size.value}"
+        method.name: f"{NOT_OF_THE_SIZE} {size.value}"
         for method in _candidates(Size.FULL, bundle, roles, cache_dir).methods
         if method.name not in run
     }
@@ -124,11 +129,12 @@ def _candidates(size: Size, bundle: Path, roles: Roles, cache_dir: Path) -> Line
         *flow_fields(bundle, reference, cache_dir),
         *pixelwise_methods(),
     ]
+    almost_noise = BundleMethod(bundle, Profile.VANILLA, ALMOST_NOISE)
     strongest, *weaker = _strongest_first(baselines)
     at_strengths = _strongest_first([*ablations(bundle, reference, strength), *_profiles(bundle)])
     return Lineup(
         point,
-        (*controls, *strongest),
+        (*controls, almost_noise, *strongest),
         (*_told(bundle, strength, roles), *chain(*weaker, *at_strengths)),
     )
 
