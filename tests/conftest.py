@@ -94,6 +94,7 @@ def tiny_metadata(**changes: object) -> dict[str, object]:
         "licence": "Apache-2.0",
         "summary": "Random weights.",
         "training_data": "None.",
+        "trained_on": ("cohort",),
         "intended_use": "Tests.",
         "image_size": SIZE,
         "operating_points": {

@@ -140,6 +140,9 @@ class BundleMetadata(_Record):
     licence: str
     summary: str
     training_data: str
+    trained_on: tuple[str, ...] = Field(
+        (), description="Data sets, by their name in the manifest, of whose folds 0-2 it learned."
+    )
     intended_use: str
     image_size: int
     operating_points: dict[Profile, OperatingPoint]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from privdiff_training.evaluation import statistics
 from privdiff_training.evaluation.attack_record import AttackFigures, Rung
-from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals
+from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals, Scores
 from privdiff_training.evaluation.attacks.averaging import Averaging, Space
 from privdiff_training.evaluation.attacks.config import (
     InverterConfig,
@@ -397,8 +397,60 @@ class TestOwnerOfTheWeights:
         assert seed_auc(test.cohort, scores, Linkage.SAME_IMAGE) > (
             seed_auc(test.cohort, best, Linkage.SAME_IMAGE) - 0.02
         )
-        assert "pairs of a copy and an original" in every.trained_on(given)
+        assert "pairs of 200 copies and 100 originals, fold by fold" in every.trained_on(given)
         assert every.name == "A0, A13 together"
+
+    def test_a_part_is_not_weighed_by_what_it_was_fitted_to(self, starting_points, test):
+        """One part knows by heart whom it was fitted to, and guesses otherwise."""
+
+        class ByHeart:
+            rung, is_learned, fingerprint = Rung.READINGS, False, "by heart"
+
+            def train(self, given: Known, seed: int) -> Scores:
+                fitted = given.fitted_rows or range(len(given.train))
+                known_by_heart = {given.train.cohort.rows[row] for row in fitted}
+
+                def link(queries: Copies, gallery: Originals) -> np.ndarray:
+                    guesses = np.random.default_rng(seed).random(
+                        (len(queries.cohort), len(gallery))
+                    )
+                    for i, query in enumerate(queries.cohort):
+                        for j, candidate in enumerate(gallery.cohort):
+                            if query == candidate and query in known_by_heart:
+                                guesses[i, j] = 10.0
+                    return guesses
+
+                return Scores(link)
+
+        given, queries = self.owned(), copies_of(self.tool, test)
+        scores = Together((ByHeart(), starting_points)).train(given, 0)(queries, test)
+        best = starting_points.train(given, 0)(queries, test)
+
+        assert seed_auc(test.cohort, scores, Linkage.SAME_IMAGE) == pytest.approx(
+            seed_auc(test.cohort, best, Linkage.SAME_IMAGE), abs=0.02
+        )
+
+    def test_another_image_is_looked_for_by_weights_of_its_own(self, fixed, starting_points, test):
+        """Latents tell the very image without an error, the verifier tells the person."""
+        given, queries = known(nothing_done), copies_of(nothing_done, test)
+        found = {}
+        for kind in Linkage:
+            every = Together((fixed, starting_points), kind)
+            scores = every.train(given, 0)(queries, test)
+            found[kind] = {each: seed_auc(test.cohort, scores, each) for each in Linkage}
+
+        assert every.name == "A0, A13 together, for another image"
+        assert found[Linkage.SAME_IMAGE][Linkage.SAME_IMAGE] == 1
+        assert (
+            found[Linkage.FOLLOW_UP][Linkage.FOLLOW_UP]
+            > (found[Linkage.SAME_IMAGE][Linkage.FOLLOW_UP])
+        )
+
+    def test_who_has_one_image_cannot_be_looked_for_by_another(self, fixed):
+        single = people(20, 3, images=1)
+        given = replace(known(nothing_done), train=single)
+        with pytest.raises(CohortError, match="no patient has two images"):
+            Together((fixed,), Linkage.FOLLOW_UP).train(given, 0)
 
 
 class TestFloors:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from privdiff_training.assemble import write_metadata
+from privdiff_training.cohort import Cohort, read_manifest
 from privdiff_training.command_options import NIH
+from privdiff_training.evaluation import evaluate as evaluate_module
 from privdiff_training.evaluation import plan, setting, statistics
 from privdiff_training.evaluation.attack_record import NO_GROUPS, AttackFigures, Rung
 from privdiff_training.evaluation.attacks.config import AttackersConfig
@@ -23,7 +27,7 @@ from privdiff_training.evaluation.linkage import Linkage
 from privdiff_training.evaluation.method_run import MethodRun
 from privdiff_training.evaluation.methods.method import Method
 from privdiff_training.evaluation.methods.pixelwise import Blur, Identity, Noise
-from privdiff_training.evaluation.methods.registry import lineup_for
+from privdiff_training.evaluation.methods.registry import Lineup, lineup_for
 from privdiff_training.evaluation.plan import (
     GLANCE,
     NOT_OF_A_GLANCE,
@@ -35,13 +39,16 @@ from privdiff_training.evaluation.plan import (
 from privdiff_training.evaluation.record import Evaluation, Size
 from privdiff_training.evaluation.redrawn_copies import redrawn_copies
 from privdiff_training.evaluation.report.reading import read_evaluation
+from privdiff_training.evaluation.roles import Roles
 from privdiff_training.evaluation.setting import EvaluationOptions, Setting
 from privdiff_training.evaluation.statistics import Figure
 from privdiff_training.evaluation.steps import NOT_REACHED, LegOver, Steps
 from typer.testing import CliRunner
 
 from privdiff_infer.cli import app
+from privdiff_infer.errors import BundleError
 from privdiff_infer.model.critics import IdentityEmbedder, RadiographReader
+from tests.conftest import tiny_metadata
 from tests.unit.cohort_factory import write_cohort
 from tests.unit.tiny import TINY_RESNET
 from tests.unit.toy_people import people
@@ -149,8 +156,8 @@ def test_record_holds_nothing_of_a_patient_and_is_read_as_it_was_written(options
 def test_default_run_has_seeds_and_controls(options, tmp_path):
     evaluation = evaluate(replace(options, size=Size.DEFAULT), tmp_path / "out")
 
-    rungs = ["A0", "A2", "A3", "A8", "A8", "A8", *["A11"] * 4, "A12", "A12", "A13", "A14"]
-    learned = [False, True, True, False, False, True, False, True, *[False] * 6]
+    rungs = ["A0", "A2", "A3", "A8", "A8", "A8", *["A11"] * 4, *["A12"] * 2, "A13", *["A14"] * 2]
+    learned = [False, True, True, False, False, True, False, True, *[False] * 7]
     for number, method in enumerate(evaluation.methods):
         assert [attack.rung for attack in method.attacks] == rungs
         seeds = [len(attack.seeds) for attack in method.attacks]
@@ -286,6 +293,49 @@ def test_record_says_what_runs_it_again(options):
     assert plain.command == "privdiff evaluate --dataset cohort --fold 4 --seed 0 -o OUT"
 
 
+def test_a_tool_that_shows_training_images_comes_out_as_one(
+    options, small_plan, tmp_path, monkeypatch
+):
+    """It keeps nothing of the person: no attacker on the test patients sees anything wrong."""
+    quick = replace(options, size=Size.DEFAULT, rungs=frozenset({Rung.FIXED}))
+    training = Setting(quick, tmp_path / "out").images["reference"].pixels.float() / 255
+
+    class ShowsTrainingImages(Identity):
+        name = "a copying generator"
+
+        def anonymize(self, cohort, originals, seed):
+            return training[torch.arange(len(originals)) % len(training)]
+
+    monkeypatch.setattr(evaluate_module, "lineup_for", lambda *_: Lineup(ShowsTrainingImages()))
+    monkeypatch.setattr(evaluate_module, "methods_left_out", lambda *_: {})
+    cheat = evaluate(quick, tmp_path / "out")
+
+    assert cheat.near_copies.value == 1
+    assert "24 redrawn test images of the operating point 24 lie that near" in (
+        tmp_path / "out" / "report.html"
+    ).read_text(encoding="utf-8")
+
+
+def test_who_was_not_trained_on_is_not_looked_for(options, small_plan, tmp_path, tiny_bundle):
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    write_metadata(bundle, tiny_metadata(trained_on=("another",)))
+    rungs = frozenset({Rung.FIXED})
+    quick = replace(options, bundle=bundle, size=Size.DEFAULT, rungs=rungs)
+    evaluation = evaluate(quick, tmp_path / "out")
+
+    assert evaluation.memorization is None and evaluation.near_copies is None
+    assert evaluation.methods[0].not_run["memorization"] == (
+        "tiny does not say that it learned of cohort"
+    )
+
+
+def test_changed_weights_are_not_evaluated(options, tmp_path, tiny_bundle):
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    (bundle / "denoiser" / "config.json").write_text("{}")
+    with pytest.raises(BundleError, match="does not match its hash"):
+        evaluate(replace(options, bundle=bundle), tmp_path / "out")
+
+
 def test_other_options_do_not_take_results_that_are_not_theirs(options, tmp_path):
     first = evaluate(options, tmp_path / "out")
     other = evaluate(replace(options, seed=1), tmp_path / "out")
@@ -304,6 +354,21 @@ def test_no_patient_has_two_roles(options, tmp_path, folds):
     units = [{row.unit for row in part} for part in vars(setting.roles).values()]
     assert sum(map(len, units)) == len(set().union(*units))
     assert all(units)
+
+
+def test_who_may_be_a_test_patient_has_no_other_role(tmp_path):
+    """Strict units may cross folds where names of patients are not certain."""
+    cohort = read_manifest(write_cohort(tmp_path, patients=120, size=8))
+    folds = {f"p{number}": str(number % 5) for number in range(120)}
+    rows = [
+        replace(row, fold=folds[row.patient_id], unit=f"unit of {int(row.patient_id[1:]) // 2}")
+        for row in cohort
+    ]
+    roles = Roles.of(Cohort(cohort.root, tuple(rows)), ("4",))
+    units = [{row.unit for row in part} for part in vars(roles).values()]
+
+    assert {row.patient_id for row in roles.test} == {name for name in folds if folds[name] == "4"}
+    assert sum(map(len, units)) == len(set().union(*units))
 
 
 def test_limit_of_test_images_keeps_patients_whole(options, tmp_path, monkeypatch):

@@ -375,8 +375,46 @@ class TestGoals:
         assert goal.limit == "at most 0.0097, 3 times chance"
         assert goal.remark.startswith("A3 among 309 originals")
 
-    def test_sex(self):
-        assert goals_of(evaluation())["Sex is hard to read"].verdict is Verdict.NOT_MET
+    def test_a_met_goal_names_the_attacker_that_it_rests_on(self):
+        able = attack(Rung.METRIC_LEARNING, 0.52, 0.50, 0.90)
+        goal = goals_of(with_point(attacks=(able,)))[
+            "An image cannot be linked to its own original"
+        ]
+        bound = able.control_above_floor.low
+        assert goal.remark.endswith(
+            "certified by 1 of 1 attackers; the clearest, A3 "
+            f"{able.name}, beats the floor on originals by at least {bound:.3f}"
+        )
+
+    @pytest.mark.parametrize(
+        ("sex", "of_originals", "verdict"),
+        [
+            (near(0.70, 0.03), near(0.90, 0.03), Verdict.NOT_MET),
+            (near(0.55, 0.03), near(0.90, 0.03), Verdict.MET),
+            (near(0.63, 0.04), near(0.90, 0.03), Verdict.OPEN),
+            (near(0.55, 0.03), near(0.66, 0.03), Verdict.OPEN),  # reads no originals either
+            (near(0.10, 0.03), near(0.90, 0.03), Verdict.NOT_MET),  # upside down
+            (UNKNOWN, near(0.90, 0.03), Verdict.NOT_MEASURED),
+        ],
+    )
+    def test_sex(self, sex, of_originals, verdict):
+        attributes = replace(point().attributes, sex_auc=sex, sex_auc_of_originals=of_originals)
+        goal = goals_of(with_point(attributes=attributes))["Sex is hard to read"]
+        assert goal.verdict is verdict
+        assert ("off originals with" in goal.remark) is (verdict is not Verdict.NOT_MEASURED)
+        assert ("too little to certify" in goal.remark) is (of_originals.low < 0.65)
+
+    def test_no_method_is_said_to_be_better_only_if_all_were_compared(self):
+        record = evaluation(methods=(point(), method("blur 4", "blur", "4", 0.9, 0.9, 0.5)))
+        left_out = {
+            "blur 8": "not reached in the time that was given",
+            "noise 1": "not part of a run of size default",
+            "fast 1": "makes the same copies as standard 1",
+        }
+        goal = judge(replace(record, methods_not_run=left_out))[-1]
+        assert judge(replace(record, methods_not_run={}))[-1].verdict is Verdict.MET
+        assert goal.verdict is Verdict.OPEN
+        assert goal.remark == "2 other methods or settings were not measured"
 
     @pytest.mark.parametrize(
         ("same", "macro", "verdict"),
@@ -391,7 +429,7 @@ class TestGoals:
         other = method("blur 4", "blur", "4", same, 0.9, macro)
         goal = next(
             goal
-            for goal in judge(evaluation(methods=(point(), other)))
+            for goal in judge(evaluation(methods=(point(), other), methods_not_run={}))
             if goal.goal.endswith("same-image linkage")
         )
         assert goal.verdict is verdict
@@ -409,7 +447,7 @@ class TestGoals:
         spared = method(
             "blur 4", "blur", "4", same, 0.9, macro, attacks=(attack(Rung.FIXED, same, 0.9),)
         )
-        record = evaluation(methods=(point(), spared))
+        record = evaluation(methods=(point(), spared), methods_not_run={})
         goal = next(goal for goal in judge(record) if goal.goal.endswith("same-image linkage"))
         assert goal.verdict is verdict
         assert ("fewer attackers" in goal.remark) is (verdict is Verdict.OPEN)

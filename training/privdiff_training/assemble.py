@@ -42,6 +42,9 @@ class BundleConfig(Strict):
     licence: str
     summary: str
     training_data: str
+    trained_on: tuple[str, ...] = Field(
+        (), description="Data sets, by their name in the manifest, of whose folds 0-2 it learned."
+    )
     intended_use: str
     image_size: int = 256
     model_card: Path = Field(description="Markdown file that becomes README.md of the bundle.")

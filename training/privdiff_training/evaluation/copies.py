@@ -67,9 +67,9 @@ class TrainingSet:
 
     def __init__(self, images: Tensor, embedder: IdentityEmbedder) -> None:
         self.embedder = embedder
-        both = torch.cat((images, images.flip(-1)))
-        self.embeddings = self._embeddings(both)
-        self.vectors = pixel_vectors(both)
+        mirrored = images.flip(-1)
+        self.embeddings = torch.cat((self._embeddings(images), self._embeddings(mirrored)))
+        self.vectors = torch.cat((pixel_vectors(images), pixel_vectors(mirrored)))
 
     def nearest(self, images: Tensor) -> NearestNeighbours:
         """Return the distances of images (n, 1, s, s) to their nearest training images."""

@@ -12,19 +12,20 @@ from rich.progress import track
 
 from privdiff_infer.release import write_atomically, write_json
 from privdiff_training.cohort import Cohort
+from privdiff_training.evaluation.attacks.attack import Originals
 from privdiff_training.evaluation.linkage import Linkage
-from privdiff_training.evaluation.memorization import measure_memorization
+from privdiff_training.evaluation.memorization import copies_among, measure_memorization
 from privdiff_training.evaluation.method_run import MethodRun
+from privdiff_training.evaluation.methods.method import Method
 from privdiff_training.evaluation.methods.pixelwise import Identity
 from privdiff_training.evaluation.methods.registry import lineup_for, methods_left_out
 from privdiff_training.evaluation.pictures import copies_grid
-from privdiff_training.evaluation.plan import of_further_points, of_rivals
-from privdiff_training.evaluation.record import Evaluation, Memorization, MethodFigures
+from privdiff_training.evaluation.plan import MEMORIZATION, of_further_points, of_rivals
+from privdiff_training.evaluation.record import Evaluation, Memorization, MethodFigures, Plan
 from privdiff_training.evaluation.redraw import weights_hash
 from privdiff_training.evaluation.report import write_report
-from privdiff_training.evaluation.report.judgement import MEMORIZATION
 from privdiff_training.evaluation.setting import PROTOCOL, EvaluationOptions, Setting
-from privdiff_training.evaluation.statistics import Estimate
+from privdiff_training.evaluation.statistics import Estimate, Share
 from privdiff_training.evaluation.steps import NOT_REACHED, LegOver
 from privdiff_training.evaluation.verification_metrics import verification
 
@@ -69,13 +70,18 @@ def _evaluation(setting: Setting) -> Evaluation:
     of_point = run_of_point.figures()
     _write_picture(run_of_point, setting.output)
     memorization: Memorization | None = None
+    near_copies: Share | None = None
     try:
-        memorization = _memorization(setting)
+        if MEMORIZATION not in setting.not_run:
+            near_copies = _near_copies(run_of_point)
+            memorization = _memorization(setting)
     except LegOver:
         of_point = replace(of_point, not_run={**of_point.not_run, MEMORIZATION: NOT_REACHED})
-    rivals = [MethodRun(setting, each, nothing, of_rivals(plan)) for each in lineup.rivals]
-    others = [MethodRun(setting, each, nothing, of_further_points(plan)) for each in lineup.further]
-    of_others, unreached = _figures_in_time([*rivals, *others])
+    plans = [
+        *((rival, of_rivals(plan)) for rival in lineup.rivals),
+        *((point, of_further_points(plan)) for point in lineup.further),
+    ]
+    of_others, unreached = _figures_in_time(setting, nothing, plans)
     left_out = methods_left_out(
         options.size, lineup.methods, options.bundle, roles, options.cache_dir
     )
@@ -102,6 +108,7 @@ def _evaluation(setting: Setting) -> Evaluation:
         methods_not_run=unreached | left_out,
         not_measurable=setting.not_measurable,
         command=options.command,
+        near_copies=near_copies,
     )
 
 
@@ -115,22 +122,23 @@ def _write_picture(run: MethodRun, output: Path) -> None:
 
 
 def _figures_in_time(
-    runs: Sequence[MethodRun],
+    setting: Setting, nothing: MethodRun, plans: Sequence[tuple[Method, Plan]]
 ) -> tuple[list[MethodFigures], dict[str, str]]:
     """Return the figures of the methods that are reached, and the others with the reason.
 
     A run goes broad before deep: every method has its place on the plane before an attacker is
-    trained against any. When the time is over, what earlier legs did is still read.
+    trained against any. When the time is over, what earlier legs did is still read. The copies of
+    one method are in memory at a time.
     """
     done, unreached = [], {}
     with suppress(LegOver):
-        for run in track(runs, "Methods, a first look") if runs else ():
-            run.first_look()
-    for run in track(runs, "Methods") if runs else ():
+        for method, plan in track(plans, "Methods, a first look") if plans else ():
+            MethodRun(setting, method, nothing, plan).first_look()
+    for method, plan in track(plans, "Methods") if plans else ():
         try:
-            done.append(run.figures())
+            done.append(MethodRun(setting, method, nothing, plan).figures())
         except LegOver:
-            unreached[run.method.name] = NOT_REACHED
+            unreached[method.name] = NOT_REACHED
     return done, unreached
 
 
@@ -148,18 +156,35 @@ def _floors(setting: Setting) -> dict[Linkage, dict[str, Estimate]]:
     }
 
 
-def _memorization(setting: Setting) -> Memorization | None:
-    plan, images = setting.plan, setting.images
-    if not plan.drawn:
-        return None
-    strangers = images["attacker_train"].joined(images["attacker_select"])
+def _near_copies(run: MethodRun) -> Share:
+    """Return the part of what is released that shows a training image."""
+    setting = run.setting
+    return setting.steps.record(
+        "training images among what is released",
+        Share,
+        lambda: copies_among(
+            run.copies.test.pixels[0].float() / 255,
+            setting.images["reference"],
+            _strangers(setting),
+            setting.evaluators.verifier,
+        ),
+        *run.decided_by,
+    )
+
+
+def _strangers(setting: Setting) -> Originals:
+    return setting.images["attacker_train"].joined(setting.images["attacker_select"])
+
+
+def _memorization(setting: Setting) -> Memorization:
+    plan = setting.plan
     return setting.steps.record(
         "memorization",
         Memorization,
         lambda: measure_memorization(
             setting.options.bundle,
-            images["reference"],
-            strangers,
+            setting.images["reference"],
+            _strangers(setting),
             setting.evaluators.verifier,
             drawn=plan.drawn,
             members=plan.members,

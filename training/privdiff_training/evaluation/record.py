@@ -10,7 +10,7 @@ from typing import Any
 
 from privdiff_training.evaluation.attack_record import AttackFigures, Exposure, Rung
 from privdiff_training.evaluation.linkage import Linkage
-from privdiff_training.evaluation.statistics import Estimate, Figure
+from privdiff_training.evaluation.statistics import Estimate, Figure, Share
 
 
 class Size(str, Enum):
@@ -294,6 +294,9 @@ class Evaluation:
         What the cohort cannot show, with the reason.
     command
         What makes it again, without a path.
+    near_copies
+        Part of the redrawn test images of the operating point that are nearer to a training image
+        than strangers are; None if not looked for.
     """
 
     size: Size
@@ -317,6 +320,7 @@ class Evaluation:
     methods_not_run: Mapping[str, str]
     not_measurable: Mapping[str, str]
     command: str = ""
+    near_copies: Share | None = None
 
     def to_record(self) -> dict[str, Any]:
         """Return the evaluation for JSON, with null for what is not a number."""

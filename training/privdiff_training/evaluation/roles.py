@@ -16,6 +16,9 @@ ATTACKER_FOLD = "3"
 class Roles:
     """The rows of one data set by what they serve for; no patient has two roles.
 
+    Where it is not certain whose an image is, as in the data of Kermany et al., one patient may
+    stand in two folds: he is tested on, and nobody learns from him.
+
     Attributes
     ----------
     reference
@@ -58,19 +61,18 @@ class Roles:
                 f"train on fold {ATTACKER_FOLD}",
             )
         choosing = of_generator == {True}
+        test = cohort.where(
+            lambda row: row.fold in test_folds and (not choosing or is_select_patient(row))
+        )
+        others = cohort.without_units_of(test)
+        attackers = others.where(lambda row: row.fold == ATTACKER_FOLD)
         roles = cls(
-            reference=cohort.where(
+            reference=others.without_units_of(attackers).where(
                 lambda row: row.fold in GENERATOR_FOLDS and not is_select_patient(row)
             ),
-            attacker_train=cohort.where(
-                lambda row: row.fold == ATTACKER_FOLD and not is_judging_patient(row)
-            ),
-            attacker_select=cohort.where(
-                lambda row: row.fold == ATTACKER_FOLD and is_judging_patient(row)
-            ),
-            test=cohort.where(
-                lambda row: row.fold in test_folds and (not choosing or is_select_patient(row))
-            ),
+            attacker_train=attackers.where(lambda row: not is_judging_patient(row)),
+            attacker_select=attackers.where(is_judging_patient),
+            test=test,
         )
         for name, rows in vars(roles).items():
             if not len(rows):

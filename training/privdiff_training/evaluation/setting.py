@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from privdiff_infer.model.bundle import BundleInfo, read_bundle
+from privdiff_infer.model.bundle import BundleInfo, verify_bundle
 from privdiff_training.cohort import read_manifest
 from privdiff_training.evaluation.attack_record import Rung
 from privdiff_training.evaluation.attacks.attack import Attack, Copies, Known, Originals
@@ -24,7 +24,7 @@ from privdiff_training.evaluation.cohort_limits import FLOORS, floor_name, not_m
 from privdiff_training.evaluation.lung_fields import lung_fields
 from privdiff_training.evaluation.methods.method import Starts, hash_of
 from privdiff_training.evaluation.networks import Evaluators
-from privdiff_training.evaluation.plan import PLANS, reasons_not_to_run
+from privdiff_training.evaluation.plan import MEMORIZATION, PLANS, reasons_not_to_run
 from privdiff_training.evaluation.record import Size
 from privdiff_training.evaluation.roles import Roles
 from privdiff_training.evaluation.steps import Steps
@@ -91,6 +91,8 @@ class EvaluationOptions:
 class Setting:
     """Images in memory, results on disk.
 
+    The files of the bundle are compared with their hashes: results are kept by these.
+
     Parameters
     ----------
     options
@@ -118,7 +120,7 @@ class Setting:
         self.options = options
         self.output = output
         self.plan = PLANS[options.size]
-        self.bundle: BundleInfo = read_bundle(options.bundle)
+        self.bundle: BundleInfo = verify_bundle(options.bundle)
         cohort = read_manifest(options.manifest).where(lambda row: row.dataset == options.dataset)
         self.roles = _limited(Roles.of(cohort, options.folds), self.plan.test_images)
         size, cache_dir = self.bundle.metadata.image_size, options.cache_dir
@@ -140,6 +142,7 @@ class Setting:
         self.not_run = reasons_not_to_run(
             self.plan, options.size, options.rungs, bool(options.attackers.encoders)
         )
+        self.not_run |= self._no_training_images()
         every = ladder(options.evaluators, options.bundle, options.attackers)
         wanted = options.rungs if options.rungs is not None else self.plan.rungs
         self.plan = replace(self.plan, rungs=wanted)
@@ -147,6 +150,13 @@ class Setting:
         self.attacks: tuple[Attack, ...] = tuple(
             attack for attack in every if attack.rung.value not in self.not_run
         )
+
+    def _no_training_images(self) -> dict[str, str]:
+        """Return why memorization cannot be looked for on this data set; empty if it can."""
+        if MEMORIZATION in self.not_run or self.options.dataset in self.bundle.metadata.trained_on:
+            return {}
+        name = self.bundle.name
+        return {MEMORIZATION: f"{name} does not say that it learned of {self.options.dataset}"}
 
     @cached_property
     def floor_scores(self) -> dict[str, np.ndarray]:

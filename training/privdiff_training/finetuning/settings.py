@@ -101,6 +101,7 @@ def tuned_bundle_config(
             "licence": own.licence,
             "summary": f"{origin}. {own.summary}",
             "training_data": f"{data}; before that: {own.training_data}",
+            "trained_on": own.trained_on,
             "intended_use": own.intended_use,
             "image_size": own.image_size,
             "model_card": card,

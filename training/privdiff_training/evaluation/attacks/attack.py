@@ -75,6 +75,8 @@ class Known:
         makes, or that was released.
     starts
         What the tool may put in the place of originals: of the tool's insides all that matters.
+    fitted_rows
+        Rows of `train` that an attacker in whom no network is trained fits itself to; None for all.
     memory
         What attackers have learned from all this and may use again, by fingerprint and seed.
     """
@@ -85,6 +87,7 @@ class Known:
     copy: Callable[[Originals], Copies] = field(repr=False)
     copy_anew: Callable[[Originals], Copies] = field(repr=False)
     starts: Callable[[Originals], Starts] = field(repr=False)
+    fitted_rows: frozenset[int] | None = None
     memory: dict[tuple[str, int], Any] = field(init=False, repr=False, default_factory=dict)
 
     @cached_property

@@ -18,6 +18,7 @@ from privdiff_training.evaluation.attacks.shape import ShapeAttack
 from privdiff_training.evaluation.attacks.siamese import Partner, SiameseAttack
 from privdiff_training.evaluation.attacks.starting_points import StartingPoints
 from privdiff_training.evaluation.attacks.together import Together
+from privdiff_training.evaluation.linkage import Linkage
 
 
 def ladder(evaluators: Path, bundle: Path, config: AttackersConfig) -> tuple[Attack, ...]:
@@ -54,5 +55,5 @@ def ladder(evaluators: Path, bundle: Path, config: AttackersConfig) -> tuple[Att
         *readings,
         starting_points,
         GroupReading(fixed, starting_points),
-        Together((fixed, *readings, starting_points)),
+        *(Together((fixed, *readings, starting_points), kind) for kind in Linkage),
     )

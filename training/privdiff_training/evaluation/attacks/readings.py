@@ -88,15 +88,18 @@ class ByReadings:
             return np.asarray(read(pixels).double().numpy())
 
         originals = readings(known.train.pixels)
+        rows = known.fitted_rows or range(len(known.train))
         pairs = [
             (image, other)
             for image, others in enumerate(siblings(known.train.cohort))
             for other in others
+            if image in rows and other in rows
         ]
         of_copy, of_original = np.array(pairs).T
         versions = [readings(version)[of_copy] for version in known.train_copies.pixels]
         copies = np.concatenate(versions)
         targets = np.tile(originals[of_original], (len(versions), 1))
+        originals = originals[sorted(rows)]
         regression = RidgeCV(ALPHAS).fit(copies, targets)
         left = precision(targets - regression.predict(copies), originals)
         mean = originals.mean(0)

@@ -22,6 +22,7 @@ from privdiff_training.evaluation.report.judgement import (
     findings_of,
     floor_of_labels,
     linkage_of,
+    not_compared,
     operating_point,
     spared_by,
     worst_search,
@@ -169,15 +170,29 @@ def _findings(point: MethodFigures) -> Goal:
 
 
 def _sex(point: MethodFigures) -> Goal:
-    sex = point.attributes.sex_auc if point.attributes else NOTHING
+    sex = _the_right_way_up(point.attributes.sex_auc if point.attributes else NOTHING)
+    control = point.attributes.sex_auc_of_originals if point.attributes else NOTHING
     verdict = below(sex, SEX_GOAL)
+    if verdict is Verdict.MET and not control.low > SEX_GOAL:
+        verdict = Verdict.OPEN
+    remarks = [_reach(sex, SEX_GOAL, verdict)] if sex.high > SEX_GOAL else []
+    if verdict is not Verdict.NOT_MEASURED:
+        too_weak = "" if control.low > SEX_GOAL else ", too little to certify anything"
+        remarks.append(f"such an attacker reads it off originals with {_words(control)}{too_weak}")
     return Goal(
         "Sex is hard to read: AUC of an attacker that was trained anew",
         f"at most {SEX_GOAL:.2f}",
         _words(sex),
         verdict,
-        _reach(sex, SEX_GOAL, verdict),
+        "; ".join(filter(None, remarks)),
     )
+
+
+def _the_right_way_up(estimate: Estimate) -> Estimate:
+    """Return an AUC of the scores that are turned if it is below chance: an attacker turns them."""
+    if not estimate.value < 0.5:
+        return estimate
+    return Estimate(1 - estimate.value, 1 - estimate.high, 1 - estimate.low, estimate.patients)
 
 
 def _no_better_family(evaluation: Evaluation, point: MethodFigures, kind: Linkage) -> Goal:
@@ -206,15 +221,28 @@ def _no_better_family(evaluation: Evaluation, point: MethodFigures, kind: Linkag
         return Goal(goal, "none", _list(better), Verdict.OPEN, remark)
     unclear = [name for name, both in compared.items() if not _is_clearly_no_better(*both, *own)]
     number = f"none of {len(compared)}"
-    if unclear:
-        return Goal(goal, "none", number, Verdict.OPEN, f"intervals overlap: {_list(unclear)}")
-    return Goal(goal, "none", number, Verdict.MET)
+    remarks = [f"intervals overlap: {_list(unclear)}"] if unclear else []
+    missing = len(not_compared(evaluation))
+    if missing:
+        what = "method or setting was" if missing == 1 else "methods or settings were"
+        remarks.append(f"{missing} other {what} not measured")
+    verdict = Verdict.OPEN if remarks else Verdict.MET
+    return Goal(goal, "none", number, verdict, "; ".join(remarks))
 
 
 def _certified(goal: Goal, point: MethodFigures) -> Goal:
     """Take back a verdict that no attacker stands for who learned from copies of this method."""
-    if goal.verdict is not Verdict.MET or certifying(point):
+    if goal.verdict is not Verdict.MET:
         return goal
+    able = certifying(point)
+    if able:
+        most = max(able, key=lambda attack: attack.control_above_floor.low)
+        bound = f"{most.control_above_floor.low:.3f}"
+        remark = (
+            f"certified by {len(able)} of {len(point.attacks)} attackers; the clearest, "
+            f"{most.rung.value} {most.name}, beats the floor on originals by at least {bound}"
+        )
+        return replace(goal, remark="; ".join(filter(None, (goal.remark, remark))))
     remark = (
         "no attacker that trained on copies learned more than the fixed verifier knows and clearly "
         "beats the floor on originals, so this certifies nothing"

@@ -9,11 +9,12 @@ from typing import Any
 
 from privdiff_training.evaluation.attack_record import NO_GROUPS, AttackFigures, Retrieval, Rung
 from privdiff_training.evaluation.linkage import Linkage
+from privdiff_training.evaluation.plan import MEMORIZATION, NOT_OF_THE_SIZE
 from privdiff_training.evaluation.record import Evaluation, MethodFigures
 from privdiff_training.evaluation.statistics import NOTHING, Estimate
+from privdiff_training.evaluation.steps import NOT_REACHED
 
 LABELS_FLOOR = "labels"
-MEMORIZATION = "memorization"
 LABELS_TO_IMAGE = "labels to image"
 SAME_UTILITY = 0.02
 """Macro AUC within which a control counts as keeping the findings as well."""
@@ -92,6 +93,15 @@ def worst_owner(method: MethodFigures, kind: Linkage) -> AttackFigures | None:
 def findings_of(method: MethodFigures) -> Estimate:
     """Return the macro AUC of the findings; NaN if it was not measured."""
     return method.utility.macro if method.utility else NOTHING
+
+
+def not_compared(evaluation: Evaluation) -> list[str]:
+    """Return the methods that a larger or longer run would have measured."""
+    return [
+        name
+        for name, why in evaluation.methods_not_run.items()
+        if why == NOT_REACHED or why.startswith(NOT_OF_THE_SIZE)
+    ]
 
 
 def spared_by(method: MethodFigures, point: MethodFigures) -> list[Rung]:

@@ -39,8 +39,8 @@ def protocol_words(evaluation: Evaluation) -> Iterator[str]:
             "Plain diffusion, labels to image and the strongest setting of every baseline meet the "
             "attackers of the operating point, until one that trains nothing links "
             f"{LINKED:.0%} of pairs. Other settings, ablations and what is told a report are one "
-            "redrawn version of each image, met by attackers that train nothing: linked at least "
-            "so well."
+            "redrawn version of each image, met by attackers that train no network: linked at "
+            "least so well."
         )
     yield (
         "Strangers are of the data set and view of the image that is sought. Each patient gives "
@@ -99,8 +99,8 @@ def _attackers(evaluation: Evaluation) -> Iterator[str]:
             "Networks that attackers train share no weights with what redraws or guides; who owns "
             "the tool also uses the tool's own. Attackers train on other patients "
             f"than they are tested on, with {_count(plan.versions, 'redrawn version')} of each "
-            "image; early stopping, the orientation of scores and thresholds are fixed on the "
-            "attacker's selection patients."
+            "image; early stopping and the orientation of scores are fixed on the attacker's "
+            "selection patients."
         )
     else:
         yield (

@@ -28,7 +28,8 @@ RUNGS: Mapping[Rung, tuple[str, str]] = {
     Rung.FIXED: ("Fixed verifier", "a network that was trained on originals alone"),
     Rung.PUBLISHED_RETRAINING: (
         "Published retraining",
-        "trained on pairs of redrawn images, as PriCheXy-Net describes it; for comparison only",
+        "trained on pairs of redrawn images, after the protocol of PriCheXy-Net; for comparison "
+        "only",
     ),
     Rung.MATCHED_RETRAINING: (
         "Matched retraining",
