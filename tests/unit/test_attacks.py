@@ -452,6 +452,17 @@ class TestOwnerOfTheWeights:
         with pytest.raises(CohortError, match="no patient has two images"):
             Together((fixed,), Linkage.FOLLOW_UP).train(given, 0)
 
+    @pytest.mark.parametrize("patients", [1, 3, 4])
+    def test_few_patients_are_told_and_no_error(self, fixed, starting_points, test, patients):
+        given = replace(known(nothing_done), train=people(patients, 3))
+        every = Together((fixed, starting_points))
+        if patients < 4:
+            with pytest.raises(CohortError, match="fewer than 4 patients"):
+                every.train(given, 0)
+        else:
+            scores = every.train(given, 0)(copies_of(nothing_done, test), test)
+            assert scores.shape == (len(test), len(test))
+
 
 class TestFloors:
     def test_facts_link_as_far_as_they_go(self, test):

@@ -25,6 +25,7 @@ from privdiff_training.evaluation.linkage import Linkage
 from privdiff_training.evaluation.methods.method import hash_of
 
 FOLDS = 5
+FEWEST = 4
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,14 @@ class Together:
         Raises
         ------
         CohortError
-            If another image is looked for and no patient has one.
+            If another image is looked for and no patient has one, or there are too few patients.
         """
         same, stranger = _pairs(known.train.cohort, self.looks_for)
+        if len({row.unit for row in known.train.cohort}) < FEWEST:
+            raise CohortError(
+                f"fewer than {FEWEST} patients to weigh attackers by",
+                "give attackers more patients",
+            )
         if not same.any():
             raise CohortError(
                 "no patient has two images", "give attackers patients with several images"
@@ -124,7 +130,7 @@ def _pairs(cohort: Cohort, looks_for: Linkage) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _folds(cohort: Cohort) -> list[np.ndarray]:
-    """Return the rows of each fold; a patient is in one."""
+    """Return the rows of each fold; a patient is in one, and none is alone in his."""
     units = [row.unit for row in cohort]
-    splits = GroupKFold(min(FOLDS, len(set(units)))).split(units, groups=units)
+    splits = GroupKFold(min(FOLDS, len(set(units)) // 2)).split(units, groups=units)
     return [held for _, held in splits]
