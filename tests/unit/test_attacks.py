@@ -11,7 +11,7 @@ import torch
 from privdiff_training.evaluation import statistics
 from privdiff_training.evaluation.attack_record import AttackFigures, Rung
 from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals, Scores
-from privdiff_training.evaluation.attacks.averaging import Averaging, Space
+from privdiff_training.evaluation.attacks.averaging import AveragedScores, Averaging, Space
 from privdiff_training.evaluation.attacks.config import (
     InverterConfig,
     MetricConfig,
@@ -201,6 +201,20 @@ class TestRungs:
         many = figures(Averaging(fixed, space), given, test, copies_of(noisy, test, 8))
         kind = Linkage.SAME_IMAGE
         assert many.linkage[kind].auc.value > one.linkage[kind].auc.value
+
+    def test_what_is_found_in_several_copies_is_averaged(self, fixed, test, tmp_path):
+        def very_noisy(images: Tensor, seed: int) -> Tensor:
+            return noisy(noisy(noisy(images, seed), seed + 100), seed + 200)
+
+        tiny_pipeline().autoencoder.save_pretrained(tmp_path)
+        given, then = known(very_noisy), StartingPoints(tmp_path)
+        one = figures(then, given, test, copies_of(very_noisy, test))
+        many = figures(AveragedScores(then), given, test, copies_of(very_noisy, test, 8))
+        single = figures(AveragedScores(then), given, test, copies_of(very_noisy, test))
+        kind = Linkage.SAME_IMAGE
+        assert many.linkage[kind].auc.value > one.linkage[kind].auc.value
+        assert single.linkage[kind].auc == one.linkage[kind].auc
+        assert many.rung is Rung.AVERAGING
 
     def test_inversion_undoes_what_can_be_undone(self, fixed, test):
         def negative(images: Tensor, seed: int) -> Tensor:

@@ -11,6 +11,8 @@ from privdiff_training.evaluation.attack_record import Rung
 from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals, Scores
 from privdiff_training.evaluation.attacks.embedding import FixedVerifier, cosines
 from privdiff_training.evaluation.attacks.metric_learning import MetricLearning
+from privdiff_training.evaluation.attacks.starting_points import StartingPoints
+from privdiff_training.evaluation.attacks.together import Together
 from privdiff_training.evaluation.methods.method import hash_of
 
 
@@ -21,8 +23,31 @@ class Space(str, Enum):
     PIXELS = "pixels"
 
 
+class _OfSeveral:
+    """What is that of another attacker, who looks at single copies."""
+
+    then: FixedVerifier | MetricLearning | StartingPoints | Together
+    rung = Rung.AVERAGING
+    redraws_gallery = False
+    needs_groups = False
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether who looks learns anything."""
+        return self.then.is_learned
+
+    @property
+    def learns_from_copies(self) -> bool:
+        """Whether who looks does."""
+        return self.then.learns_from_copies
+
+    def trained_on(self, known: Known) -> str:
+        """Say what who looks was trained on."""
+        return self.then.trained_on(known)
+
+
 @dataclass(frozen=True)
-class Averaging:
+class Averaging(_OfSeveral):
     """Looks at the average of all copies of an image.
 
     Attributes
@@ -35,9 +60,6 @@ class Averaging:
 
     then: FixedVerifier | MetricLearning
     space: Space
-    rung = Rung.AVERAGING
-    redraws_gallery = False
-    needs_groups = False
 
     @property
     def name(self) -> str:
@@ -45,23 +67,9 @@ class Averaging:
         return f"average of copies, {self.space.value}, {self.then.name}"
 
     @property
-    def is_learned(self) -> bool:
-        """Whether who looks learns anything."""
-        return self.then.is_learned
-
-    @property
-    def learns_from_copies(self) -> bool:
-        """Whether who looks does."""
-        return self.then.learns_from_copies
-
-    @property
     def fingerprint(self) -> str:
         """Of who looks, and of the space."""
         return hash_of(self.then.fingerprint, self.space)
-
-    def trained_on(self, known: Known) -> str:
-        """Say what who looks was trained on."""
-        return self.then.trained_on(known)
 
     def train(self, known: Known, seed: int) -> Scores:
         """Train who looks, on single copies."""
@@ -75,3 +83,38 @@ class Averaging:
             return cosines(sum(vectors[1:], vectors[0]), linker.vectors(gallery.pixels))
 
         return Scores(link, linker.curve)
+
+
+@dataclass(frozen=True)
+class AveragedScores(_OfSeveral):
+    """Looks at every copy of an image and takes the mean of what is found.
+
+    Attributes
+    ----------
+    then
+        Who looks: somebody who looks into the tool, whose scores of all copies are of one scale.
+    """
+
+    then: StartingPoints | Together
+
+    @property
+    def name(self) -> str:
+        """Who looks."""
+        return f"average of what is found, {self.then.name}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Of who looks."""
+        return hash_of(self.then.fingerprint, "scores")
+
+    def train(self, known: Known, seed: int) -> Scores:
+        """Train who looks, on single copies."""
+        linker = self.then.train(known, seed)
+
+        def link(queries: Copies, gallery: Originals) -> np.ndarray:
+            found = [
+                linker(Copies(queries.cohort, version[None]), gallery) for version in queries.pixels
+            ]
+            return np.asarray(np.mean(found, axis=0))
+
+        return Scores(link)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from privdiff_training.evaluation.attacks.attack import Attack
-from privdiff_training.evaluation.attacks.averaging import Averaging, Space
+from privdiff_training.evaluation.attacks.averaging import AveragedScores, Averaging, Space
 from privdiff_training.evaluation.attacks.config import AttackersConfig
 from privdiff_training.evaluation.attacks.embedding import FixedVerifier
 from privdiff_training.evaluation.attacks.frozen_encoder import FrozenEncoder
@@ -40,6 +40,10 @@ def ladder(evaluators: Path, bundle: Path, config: AttackersConfig) -> tuple[Att
     )
     strong = MetricLearning(fixed, config.metric)
     starting_points = StartingPoints(bundle / "autoencoder")
+    together = tuple(
+        Together((fixed, *readings, starting_points), looks_for) for looks_for in Linkage
+    )
+    lookers: tuple[StartingPoints | Together, ...] = (starting_points, *together)
     return (
         fixed,
         SiameseAttack(Partner.COPY, config.siamese),
@@ -51,9 +55,10 @@ def ladder(evaluators: Path, bundle: Path, config: AttackersConfig) -> tuple[Att
         Inversion(strong, config.inverter),
         *(Averaging(fixed, space) for space in Space),
         Averaging(strong, Space.EMBEDDINGS),
+        *(AveragedScores(then) for then in lookers),
         *(RedrawnGallery(then) for then in (fixed, strong, *readings)),
         *readings,
         starting_points,
         GroupReading(fixed, starting_points),
-        *(Together((fixed, *readings, starting_points), kind) for kind in Linkage),
+        *together,
     )
