@@ -130,7 +130,7 @@ def _pairs(cohort: Cohort, looks_for: Linkage) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _folds(cohort: Cohort) -> list[np.ndarray]:
-    """Return the rows of each fold; a patient is in one, and none is alone in his."""
+    """Return the rows of each fold; a patient is in one, and some fold has several patients."""
     units = [row.unit for row in cohort]
     splits = GroupKFold(min(FOLDS, len(set(units)) // 2)).split(units, groups=units)
     return [held for _, held in splits]
