@@ -462,16 +462,32 @@ def point_of(here: Setting) -> Method:
 
 
 @pytest.mark.usefixtures("small_plan")
-def test_no_attacker_is_trained_against_a_rival_that_is_linked_already(options, tmp_path):
-    wanted = frozenset({Rung.FIXED, Rung.METRIC_LEARNING, Rung.METADATA})
+@pytest.mark.parametrize("plan_of", [of_rivals, of_further_points])
+def test_nobody_learns_from_copies_of_what_is_linked_already(options, tmp_path, plan_of):
+    wanted = frozenset({Rung.FIXED, Rung.METRIC_LEARNING, Rung.READINGS, Rung.METADATA})
     here = Setting(replace(options, size=Size.DEFAULT, rungs=wanted), tmp_path / "out")
     nothing = MethodRun(here, Identity(), None, replace(here.plan, seeds=1))
-    run = MethodRun(here, Blur(0.1), nothing, of_rivals(here.plan))
+    run = MethodRun(here, Blur(0.1), nothing, plan_of(here.plan))
 
     figures = run.figures()
 
     assert [attack.rung for attack in figures.attacks] == [Rung.FIXED]
-    assert figures.not_run["A3"] == "already linked with 1.000"
+    assert figures.not_run["A12"] == "already linked with 1.000"
+    assert list((tmp_path / "out" / "steps").glob("*-a12-*")) == []
+
+
+@pytest.mark.usefixtures("small_plan")
+def test_what_an_earlier_leg_learned_of_linked_copies_is_still_shown(options, tmp_path):
+    wanted = frozenset({Rung.FIXED, Rung.READINGS, Rung.METADATA})
+    here = Setting(replace(options, size=Size.DEFAULT, rungs=wanted), tmp_path / "out")
+    nothing = MethodRun(here, Identity(), None, replace(here.plan, seeds=1))
+    plan = of_further_points(here.plan)
+    earlier = MethodRun(here, Blur(0.1), nothing, replace(plan, enough=None)).figures()
+
+    figures = MethodRun(here, Blur(0.1), nothing, plan).figures()
+
+    assert figures.attacks == earlier.attacks
+    assert {attack.rung for attack in figures.attacks} == {Rung.FIXED, Rung.READINGS}
 
 
 @pytest.mark.usefixtures("small_plan")
@@ -493,7 +509,7 @@ def test_an_attacker_without_a_place_says_so_even_if_the_time_is_over(options, t
 def test_a_further_point_is_one_copy_and_nothing_is_trained(options, tmp_path):
     here = Setting(replace(options, size=Size.DEFAULT), tmp_path / "out")
     nothing = MethodRun(here, Identity(), None, replace(here.plan, seeds=1))
-    run = MethodRun(here, Noise(0.3), nothing, of_further_points(here.plan))
+    run = MethodRun(here, Noise(0.3), nothing, replace(of_further_points(here.plan), enough=None))
 
     figures = run.figures()
 

@@ -69,17 +69,13 @@ class AttackRun:
             attack for attack in setting.attacks if attack.rung in copies.plan.rungs
         )
 
+    def first_look(self) -> None:
+        """Let all attackers look in whom no network is trained."""
+        self._found_by([attack for attack in self.attacks if not attack.is_learned])
+
     def all_figures(self) -> tuple[tuple[AttackFigures, ...], dict[str, str]]:
         """Return the figures of all attackers, and which of them have none, and why."""
-        untrained = [attack for attack in self.attacks if not attack.is_learned]
-        trained = [attack for attack in self.attacks if attack.is_learned]
-        done, problems = self._tried(untrained)
-        linked = max(map(_same_image_auc, done), default=-inf)
-        if self.plan.enough is not None and linked >= self.plan.enough:
-            problems += [(attack, f"already linked with {linked:.3f}") for attack in trained]
-        else:
-            of_trained, of_problems = self._tried(trained)
-            done, problems = done + of_trained, problems + of_problems
+        done, problems = self._found_by(self.attacks)
         order = [(attack.rung, attack.name) for attack in self.attacks]
         done.sort(key=lambda figures: order.index((figures.rung, figures.name)))
         rungs = {figures.rung for figures in done}
@@ -89,10 +85,30 @@ class AttackRun:
         }
         return tuple(done), failed
 
-    def _tried(
+    def _found_by(
         self, attacks: Sequence[Attack]
     ) -> tuple[list[AttackFigures], list[tuple[Attack, str]]]:
-        """Return the figures of some attackers, and those that have none, with the reason."""
+        """Return the figures of some attackers, and those that have none, with the reason.
+
+        Who learns from copies comes last. Where the others find enough, only what earlier legs
+        found is read of these.
+        """
+        done, problems = self._tried(
+            [attack for attack in attacks if not attack.learns_from_copies], NOT_REACHED
+        )
+        taught = [attack for attack in attacks if attack.learns_from_copies]
+        linked = max(map(_same_image_auc, done), default=-inf)
+        if self.plan.enough is not None and linked >= self.plan.enough:
+            with self.setting.steps.no_more():
+                of_taught = self._tried(taught, f"already linked with {linked:.3f}")
+        else:
+            of_taught = self._tried(taught, NOT_REACHED)
+        return done + of_taught[0], problems + of_taught[1]
+
+    def _tried(
+        self, attacks: Sequence[Attack], late: str
+    ) -> tuple[list[AttackFigures], list[tuple[Attack, str]]]:
+        """Return what was found, and who found nothing; `late` is why no further step begins."""
         done, problems = [], []
         for attack in attacks:
             try:
@@ -100,7 +116,7 @@ class AttackRun:
             except CohortError as error:
                 problems.append((attack, error.problem))
             except LegOver:
-                problems.append((attack, NOT_REACHED))
+                problems.append((attack, late))
         return done, problems
 
     def figures(self, attack: Attack) -> AttackFigures:

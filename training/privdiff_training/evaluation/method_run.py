@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 import torch
 
-from privdiff_infer.errors import CohortError
 from privdiff_training.evaluation.attack_run import AttackRun
 from privdiff_training.evaluation.attacks.frozen_encoder import FrozenEncoder
 from privdiff_training.evaluation.attributes import (
@@ -80,10 +78,7 @@ class MethodRun:
     def first_look(self) -> None:
         """Do the steps that place a method on the plane and train no attacker."""
         self._utility()
-        for attack in self.attacks.attacks:
-            if not attack.is_learned:
-                with suppress(CohortError):
-                    self.attacks.figures(attack)
+        self.attacks.first_look()
 
     def figures(self) -> MethodFigures:
         """Do all steps, or read what they found.

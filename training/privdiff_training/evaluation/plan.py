@@ -3,9 +3,10 @@
 Copies, readers and what is drawn for A10 are the same in the default and in the full size, so that
 a full run in the folder of a default one goes on from it.
 
-The operating point meets everything. Rivals meet every attacker until one of them links all there
-is. Further points of curves and ablations get their place on the plane and no more: one copy of an
-image, and attackers in whom nothing is trained, so they are linked at least so well.
+The operating point meets everything. Rivals meet every attacker. Further points of curves and
+ablations get their place on the plane and no more: one copy of an image, and attackers in whom no
+network is trained, so they are linked at least so well. Where attackers who learn from no copy
+link all there is, nobody learns from copies of a rival or a further point.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ MEMORIZATION = "memorization"
 """Name of A10, which attacks the generator and no image."""
 
 LINKED = 0.99
-"""Same-image AUC beyond which no attacker can tell more of a rival."""
+"""Same-image AUC beyond which no attacker can tell more of a method."""
 
 GLANCE = frozenset({Rung.FIXED, Rung.READINGS, Rung.STARTING_POINTS, Rung.TOGETHER})
 """Attackers that need one copy of an image and no training."""
@@ -100,6 +101,7 @@ def of_further_points(plan: Plan) -> Plan:
         attributes=False,
         reader_steps=0,
         gallery_versions=0,
+        enough=LINKED,
     )
 
 

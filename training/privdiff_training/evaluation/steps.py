@@ -11,7 +11,8 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
@@ -131,6 +132,15 @@ class Steps:
             os.replace(partial, path)
         with np.load(path, allow_pickle=False) as content:
             return dict(content)
+
+    @contextmanager
+    def no_more(self) -> Iterator[None]:
+        """Begin no further step inside: what is not on disk raises `LegOver`."""
+        until, self.until = self.until, -inf
+        try:
+            yield
+        finally:
+            self.until = until
 
     def _begin(self, name: str) -> None:
         if time.monotonic() >= self.until:

@@ -37,10 +37,10 @@ def protocol_words(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.size is Size.FULL:
         yield (
             "Plain diffusion, labels to image and the strongest setting of every baseline meet the "
-            "attackers of the operating point, until one that trains nothing links "
-            f"{LINKED:.0%} of pairs. Other settings, ablations and what is told a report are one "
-            "redrawn version of each image, met by attackers that train no network: linked at "
-            "least so well."
+            "attackers of the operating point. Other settings, ablations and what is told a report "
+            "are one redrawn version of each image, met by attackers that train no network: linked "
+            "at least so well. Where one who learns from no redrawn image reaches an AUC of "
+            f"{LINKED:g}, the worst is known and nobody learns from them."
         )
     yield (
         "Strangers are of the data set and view of the image that is sought. Each patient gives "
