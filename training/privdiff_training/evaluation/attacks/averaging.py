@@ -9,6 +9,7 @@ import numpy as np
 
 from privdiff_training.evaluation.attack_record import Rung
 from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals, Scores
+from privdiff_training.evaluation.attacks.by_another import ByAnother
 from privdiff_training.evaluation.attacks.embedding import FixedVerifier, cosines
 from privdiff_training.evaluation.attacks.metric_learning import MetricLearning
 from privdiff_training.evaluation.attacks.starting_points import StartingPoints
@@ -23,31 +24,8 @@ class Space(str, Enum):
     PIXELS = "pixels"
 
 
-class _OfSeveral:
-    """What is that of another attacker, who looks at single copies."""
-
-    then: FixedVerifier | MetricLearning | StartingPoints | Together
-    rung = Rung.AVERAGING
-    redraws_gallery = False
-    needs_groups = False
-
-    @property
-    def is_learned(self) -> bool:
-        """Whether who looks learns anything."""
-        return self.then.is_learned
-
-    @property
-    def learns_from_copies(self) -> bool:
-        """Whether who looks does."""
-        return self.then.learns_from_copies
-
-    def trained_on(self, known: Known) -> str:
-        """Say what who looks was trained on."""
-        return self.then.trained_on(known)
-
-
 @dataclass(frozen=True)
-class Averaging(_OfSeveral):
+class Averaging(ByAnother):
     """Looks at the average of all copies of an image.
 
     Attributes
@@ -60,6 +38,8 @@ class Averaging(_OfSeveral):
 
     then: FixedVerifier | MetricLearning
     space: Space
+    rung = Rung.AVERAGING
+    redraws_gallery = False
 
     @property
     def name(self) -> str:
@@ -86,7 +66,7 @@ class Averaging(_OfSeveral):
 
 
 @dataclass(frozen=True)
-class AveragedScores(_OfSeveral):
+class AveragedScores(ByAnother):
     """Looks at every copy of an image and takes the mean of what is found.
 
     Attributes
@@ -96,6 +76,8 @@ class AveragedScores(_OfSeveral):
     """
 
     then: StartingPoints | Together
+    rung = Rung.AVERAGING
+    redraws_gallery = False
 
     @property
     def name(self) -> str:

@@ -11,13 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import solve
 from torch import Tensor
 
 from privdiff_infer.errors import CohortError
 from privdiff_training.evaluation.attack_record import NO_GROUPS, Rung
 from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals, Scores
+from privdiff_training.evaluation.attacks.covariance import covariance_around_zero
 from privdiff_training.evaluation.attacks.embedding import FixedVerifier
-from privdiff_training.evaluation.attacks.readings import precision
 from privdiff_training.evaluation.attacks.starting_points import StartingPoints, standardized
 from privdiff_training.evaluation.methods.method import Starts, hash_of
 
@@ -78,10 +79,10 @@ class GroupReading:
         middle, spread = shown.mean(0), shown.std(0) + TINY
         shown = (shown - middle) / spread
         centres = np.stack([shown[groups == kind].mean(0) for kind in kinds])
-        metric = precision(shown - centres[np.searchsorted(kinds, groups)], shown)
+        left = shown - centres[np.searchsorted(kinds, groups)]
         often = np.array([np.log(np.mean(groups == kind)) for kind in kinds])
         # Log density of the normal with one covariance for all groups, but for what they share.
-        towards = centres @ metric
+        towards = solve(covariance_around_zero(left, shown), centres.T, assume_a="pos").T
         offsets = often - (towards * centres).sum(1) / 2
 
         def link(queries: Copies, gallery: Originals) -> np.ndarray:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.covariance import LedoitWolf
+from scipy.spatial.distance import cdist
 from sklearn.linear_model import RidgeCV
 from torch import Tensor
 
 from privdiff_infer.model.critics import RadiographReader
 from privdiff_training.evaluation.attack_record import Rung
 from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals, Scores
+from privdiff_training.evaluation.attacks.covariance import covariance_around_zero, whitened
 from privdiff_training.evaluation.attacks.embedding import weights_fingerprint
 from privdiff_training.evaluation.attacks.fitting import in_batches
 from privdiff_training.evaluation.attacks.kept_vectors import KeptVectors
@@ -22,7 +23,6 @@ from privdiff_training.evaluation.methods.method import hash_of
 from privdiff_training.siblings import siblings
 
 ALPHAS = (0.1, 1.0, 10.0, 100.0, 1000.0)
-FLOOR = 1e-2
 
 
 @dataclass(frozen=True)
@@ -101,30 +101,14 @@ class ByReadings:
         targets = np.tile(originals[of_original], (len(versions), 1))
         originals = originals[sorted(rows)]
         regression = RidgeCV(ALPHAS).fit(copies, targets)
-        left = precision(targets - regression.predict(copies), originals)
+        left = covariance_around_zero(targets - regression.predict(copies), originals)
         mean = originals.mean(0)
-        alone = precision(originals - mean, originals)
+        alone = covariance_around_zero(originals - mean, originals)
 
         def link(queries: Copies, gallery: Originals) -> np.ndarray:
             of_gallery = readings(gallery.pixels)
-            expected = regression.predict(readings(queries.pixels[0]))
-            unlikely = np.stack([_lengths(of_gallery - each, left) for each in expected])
-            return np.asarray(_lengths(of_gallery - mean, alone)[None, :] - unlikely)
+            expected = whitened(regression.predict(readings(queries.pixels[0])), left)
+            unlikely = cdist(expected, whitened(of_gallery, left), "sqeuclidean")
+            return np.asarray((whitened(of_gallery - mean, alone) ** 2).sum(1) - unlikely)
 
         return Scores(link)
-
-
-def precision(differences: np.ndarray, readings: np.ndarray) -> np.ndarray:
-    """Return the inverse covariance (d, d) of differences (n, d) around zero.
-
-    A part of the spread of all `readings` (m, d) is added to it, for a tool that changes nothing
-    leaves no difference.
-    """
-    spread = LedoitWolf(assume_centered=True).fit(differences).covariance_
-    floor = FLOOR * readings.var(0).mean()
-    return np.asarray(np.linalg.pinv(spread + floor * np.eye(len(spread)), hermitian=True))
-
-
-def _lengths(vectors: np.ndarray, metric: np.ndarray) -> np.ndarray:
-    """Return the squared lengths of vectors (n, d) under a metric (d, d)."""
-    return np.asarray(((vectors @ metric) * vectors).sum(1))

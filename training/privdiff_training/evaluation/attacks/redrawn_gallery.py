@@ -11,14 +11,16 @@ from torch import Tensor
 
 from privdiff_training.evaluation.attack_record import Rung
 from privdiff_training.evaluation.attacks.attack import Copies, Curve, Known, Originals, Scores
+from privdiff_training.evaluation.attacks.by_another import ByAnother
+from privdiff_training.evaluation.attacks.covariance import covariance_around_zero, whitened
 from privdiff_training.evaluation.attacks.embedding import FixedVerifier, cosines
 from privdiff_training.evaluation.attacks.metric_learning import MetricLearning
-from privdiff_training.evaluation.attacks.readings import ByReadings, precision
+from privdiff_training.evaluation.attacks.readings import ByReadings
 from privdiff_training.evaluation.methods.method import hash_of
 
 
 @dataclass(frozen=True)
-class RedrawnGallery:
+class RedrawnGallery(ByAnother):
     """Looks which candidate the tool turns into images like the copy.
 
     Whatever the tool decides by an original, such as the group of patients that an output is drawn
@@ -34,7 +36,6 @@ class RedrawnGallery:
     then: FixedVerifier | MetricLearning | ByReadings
     rung = Rung.REDRAWN_GALLERY
     redraws_gallery = True
-    needs_groups = False
 
     @property
     def name(self) -> str:
@@ -42,23 +43,9 @@ class RedrawnGallery:
         return f"copies of every candidate, {self.then.name}"
 
     @property
-    def is_learned(self) -> bool:
-        """Whether who looks learns anything."""
-        return self.then.is_learned
-
-    @property
-    def learns_from_copies(self) -> bool:
-        """Whether who looks does."""
-        return self.then.learns_from_copies
-
-    @property
     def fingerprint(self) -> str:
         """Of who looks."""
         return hash_of("redrawn gallery", self.then.fingerprint)
-
-    def trained_on(self, known: Known) -> str:
-        """Say what who looks was trained on."""
-        return self.then.trained_on(known)
 
     def train(self, known: Known, seed: int) -> Scores:
         """Train who looks."""
@@ -86,7 +73,8 @@ def _discriminant(attack: ByReadings, known: Known) -> Callable[[Tensor], Tensor
     _, whose = np.unique([row.unit for row in known.train.cohort], return_inverse=True)
     patient = torch.from_numpy(np.tile(whose, len(versions)))
     centres = torch.stack([readings[patient == each].mean(0) for each in patient.unique()])
-    metric = precision((readings - centres[patient]).numpy(), readings.numpy())
-    values, vectors = torch.linalg.eigh(torch.from_numpy(metric))
-    scale, mean = vectors * values.clamp_min(0).sqrt(), readings.mean(0)
-    return lambda pixels: (read(pixels).double() - mean) @ scale
+    covariance = covariance_around_zero((readings - centres[patient]).numpy(), readings.numpy())
+    mean = readings.mean(0)
+    return lambda pixels: torch.from_numpy(
+        whitened((read(pixels).double() - mean).numpy(), covariance)
+    )
