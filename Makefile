@@ -133,14 +133,19 @@ test-tools:
 clean:
 	rm -rf $(VENV) $(SLICER_VENV) build dist *.egg-info out-demo
 
-# The figures of docs/results; needs ../shared. Those of fold 4 are made once per released bundle.
+# The figures of docs/results for the embedded bundle; needs ../shared. They are not written over those of
+# an older bundle: copy what is published. Those of fold 4 are made once per released bundle.
+RESULTS = out/results
 .PHONY: results
 results: $(VENV)/.test
-	$(BIN)/privdiff measure components --fold 3 -o docs/results/components.json
-	$(BIN)/privdiff measure gates --fold 3 -o docs/results/gates.json
-	$(BIN)/privdiff measure gates --dataset hannover-covid19 -o docs/results/gates-hannover.json
-	$(BIN)/privdiff measure text --fold 3 -o docs/results/text.json
-	$(BIN)/privdiff sweep --fold 0 --fold 1 --fold 2 -o docs/results/sweep-select.json
-	$(BIN)/privdiff benchmark --threads 2 --repeat 5 --soak 1000 --json > docs/results/speed.json
+	mkdir -p $(RESULTS)
+	$(BIN)/privdiff measure components --fold 3 -o $(RESULTS)/components.json
+	$(BIN)/privdiff measure gates --fold 3 -o $(RESULTS)/gates.json
+	$(BIN)/privdiff measure gates --dataset hannover-covid19 -o $(RESULTS)/gates-hannover.json
+	$(BIN)/privdiff measure text --fold 3 -o $(RESULTS)/text.json
+	$(BIN)/privdiff sweep --fold 0 --fold 1 --fold 2 -o $(RESULTS)/sweep-select.json
+	PYTHONPATH=.:training $(BIN)/python scripts/measure_groups.py -o $(RESULTS)/groups.json
+	PYTHONPATH=.:training $(BIN)/python scripts/measure_strengths.py -o $(RESULTS)/strengths.json
+	$(BIN)/privdiff benchmark --threads 2 --repeat 5 --soak 1000 --json > $(RESULTS)/speed.json
 	PYTHONPATH=.:training $(BIN)/python scripts/measure_archives.py
 	$(BIN)/python scripts/simulate_scale.py
