@@ -147,5 +147,6 @@ results: $(VENV)/.test
 	PYTHONPATH=.:training $(BIN)/python scripts/measure_groups.py -o $(RESULTS)/groups.json
 	PYTHONPATH=.:training $(BIN)/python scripts/measure_strengths.py -o $(RESULTS)/strengths.json
 	$(BIN)/privdiff benchmark --threads 2 --repeat 5 --soak 1000 --json > $(RESULTS)/speed.json
-	PYTHONPATH=.:training $(BIN)/python scripts/measure_archives.py
-	$(BIN)/python scripts/simulate_scale.py
+	PYTHONPATH=.:training $(BIN)/python scripts/measure_archives.py -o $(RESULTS)/archives.json
+	cp docs/explanation/scale.md $(RESULTS)/scale.md
+	$(BIN)/python scripts/simulate_scale.py --results $(RESULTS) --document $(RESULTS)/scale.md

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from privdiff_training.clusters import ClustersConfig, PatientReadings, alike
-from privdiff_training.cohort import Cohort, is_select_patient, read_manifest
+from privdiff_training.cohort import Cohort, read_manifest
 from privdiff_training.config import load_config
 from privdiff_training.evaluation.findings import FindingsTrial
 from privdiff_training.evaluation.linkage import Linkage
-from privdiff_training.evaluation.roles import ATTACKER_FOLD, GENERATOR_FOLDS
+from privdiff_training.evaluation.roles import choosing_rows
 from privdiff_training.evaluation.verification_metrics import seed_auc
 from privdiff_training.images import load_images
 from privdiff_training.stages.data import TrainingImages
@@ -51,7 +51,9 @@ def main() -> None:
     images = TrainingImages.load(config.data)
     units = [row.unit for row in images.cohort]
     readings = PatientReadings.read(pipeline, images.batches(), units)
-    tested = _tested(config)
+    source = config.data.sources[0]
+    cohort = read_manifest(config.data.manifest).where(lambda row: row.dataset == source.dataset)
+    tested = choosing_rows(cohort)
     pixels = load_images(tested, bundle.metadata.image_size, config.data.cache_dir).unsqueeze(1)
     parts = [part.float() / 255 for part in pixels.split(BATCH)]
     evidence = torch.cat([pipeline.reader.evidence(pipeline.reader(part)) for part in parts])
@@ -88,17 +90,6 @@ def main() -> None:
     }
     write_json(output, record)
     print(_table(record))
-
-
-def _tested(config: ClustersConfig) -> Cohort:
-    """Return the NIH images of the select set and of fold 3."""
-    source = config.data.sources[0]
-    cohort = read_manifest(config.data.manifest).where(lambda row: row.dataset == source.dataset)
-    return cohort.where(
-        lambda row: (
-            row.fold == ATTACKER_FOLD or (row.fold in GENERATOR_FOLDS and is_select_patient(row))
-        )
-    )
 
 
 def _linkage(cohort: Cohort, chosen: torch.Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Covariances of what differs within a person, and vectors in units of it."""
+"""How far vectors differ, as a covariance, and vectors in units of it."""
 
 import numpy as np
 import pytest

@@ -36,7 +36,7 @@ from privdiff_training.evaluation.plan import (
     of_rivals,
     reasons_not_to_run,
 )
-from privdiff_training.evaluation.record import Evaluation, Size
+from privdiff_training.evaluation.record import Evaluation, MethodFigures, Size
 from privdiff_training.evaluation.redrawn_copies import redrawn_copies
 from privdiff_training.evaluation.report.reading import read_evaluation
 from privdiff_training.evaluation.roles import Roles
@@ -463,7 +463,7 @@ def point_of(here: Setting) -> Method:
 
 @pytest.mark.usefixtures("small_plan")
 @pytest.mark.parametrize("plan_of", [of_rivals, of_further_points])
-def test_nobody_learns_from_copies_of_what_is_linked_already(options, tmp_path, plan_of):
+def test_no_attacker_learns_from_copies_of_what_is_linked_already(options, tmp_path, plan_of):
     wanted = frozenset({Rung.FIXED, Rung.METRIC_LEARNING, Rung.READINGS, Rung.METADATA})
     here = Setting(replace(options, size=Size.DEFAULT, rungs=wanted), tmp_path / "out")
     nothing = MethodRun(here, Identity(), None, replace(here.plan, seeds=1))
@@ -474,6 +474,20 @@ def test_nobody_learns_from_copies_of_what_is_linked_already(options, tmp_path, 
     assert [attack.rung for attack in figures.attacks] == [Rung.FIXED]
     assert figures.not_run["A12"] == "already linked with 1.000"
     assert list((tmp_path / "out" / "steps").glob("*-a12-*")) == []
+
+
+@pytest.mark.usefixtures("small_plan")
+def test_who_trains_a_network_comes_after_all_others(options, tmp_path):
+    wanted = frozenset({Rung.FIXED, Rung.METRIC_LEARNING, Rung.READINGS, Rung.METADATA})
+    here = Setting(replace(options, size=Size.DEFAULT, rungs=wanted), tmp_path / "out")
+    nothing = MethodRun(here, Identity(), None, replace(here.plan, seeds=1))
+    MethodRun(here, point_of(here), nothing, here.plan).figures()
+
+    steps = sorted((tmp_path / "out" / "steps").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    rungs = [path.name.split("-")[2] for path in steps if path.name.startswith("standard-0.3-a")]
+
+    assert rungs.index("a0") < rungs.index("a12") < rungs.index("a3")
+    assert "a12" not in rungs[rungs.index("a3") :]
 
 
 @pytest.mark.usefixtures("small_plan")
@@ -488,6 +502,28 @@ def test_what_an_earlier_leg_learned_of_linked_copies_is_still_shown(options, tm
 
     assert figures.attacks == earlier.attacks
     assert {attack.rung for attack in figures.attacks} == {Rung.FIXED, Rung.READINGS}
+
+
+@pytest.mark.usefixtures("small_plan")
+def test_nothing_is_learned_to_tell_how_the_risk_is_spread_where_all_is_linked(
+    options, tmp_path, monkeypatch
+):
+    wanted = frozenset({Rung.FIXED, Rung.METRIC_LEARNING, Rung.METADATA})
+    here = Setting(replace(options, size=Size.DEFAULT, rungs=wanted), tmp_path / "out")
+    nothing = MethodRun(here, Identity(), None, replace(here.plan, seeds=1))
+    plan = of_rivals(here.plan)
+    MethodRun(here, Blur(0.1), nothing, replace(plan, enough=None)).figures()
+    for scores in (tmp_path / "out" / "steps").glob("blur*"):
+        if scores.suffix == ".npz" or "exposure" in scores.name or "subgroups" in scores.name:
+            scores.unlink()
+    monkeypatch.setattr(MethodFigures, "worst", lambda self, kind: self.attacks[-1])
+    trained = count_trainings(monkeypatch)
+
+    figures = MethodRun(here, Blur(0.1), nothing, plan).figures()
+
+    assert figures.attacks[-1].rung is Rung.METRIC_LEARNING
+    assert not trained
+    assert figures.exposure is None and figures.subgroups == ()
 
 
 @pytest.mark.usefixtures("small_plan")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import cached_property
 from math import inf, isfinite, nan
 
 import numpy as np
@@ -71,11 +73,11 @@ class AttackRun:
 
     def first_look(self) -> None:
         """Let all attackers look in whom no network is trained."""
-        self._found_by([attack for attack in self.attacks if not attack.is_learned])
+        self._found([attack for attack in self._taught if not attack.is_learned])
 
     def all_figures(self) -> tuple[tuple[AttackFigures, ...], dict[str, str]]:
         """Return the figures of all attackers, and which of them have none, and why."""
-        done, problems = self._found_by(self.attacks)
+        done, problems = self._found(self._taught)
         order = [(attack.rung, attack.name) for attack in self.attacks]
         done.sort(key=lambda figures: order.index((figures.rung, figures.name)))
         rungs = {figures.rung for figures in done}
@@ -85,25 +87,39 @@ class AttackRun:
         }
         return tuple(done), failed
 
-    def _found_by(
-        self, attacks: Sequence[Attack]
-    ) -> tuple[list[AttackFigures], list[tuple[Attack, str]]]:
-        """Return the figures of some attackers, and those that have none, with the reason.
+    @property
+    def _taught(self) -> list[Attack]:
+        """Those who learn from copies; who trains a network comes last."""
+        taught = [attack for attack in self.attacks if attack.learns_from_copies]
+        return sorted(taught, key=lambda attack: attack.is_learned)
 
-        Who learns from copies comes last. Where the others find enough, only what earlier legs
-        found is read of these.
+    @cached_property
+    def _of_untaught(self) -> tuple[list[AttackFigures], list[tuple[Attack, str]]]:
+        """What those find who learn from no copy, and who of them finds nothing."""
+        untaught = [attack for attack in self.attacks if not attack.learns_from_copies]
+        return self._tried(untaught, NOT_REACHED)
+
+    def _found(
+        self, taught: Sequence[Attack]
+    ) -> tuple[list[AttackFigures], list[tuple[Attack, str]]]:
+        """Return what those find who learn from no copy, then some who do, and who finds nothing.
+
+        Of who would learn from copies of what is linked already, only what is on disk is read.
         """
-        done, problems = self._tried(
-            [attack for attack in attacks if not attack.learns_from_copies], NOT_REACHED
-        )
-        taught = [attack for attack in attacks if attack.learns_from_copies]
-        linked = max(map(_same_image_auc, done), default=-inf)
-        if self.plan.enough is not None and linked >= self.plan.enough:
-            with self.setting.steps.no_more():
-                of_taught = self._tried(taught, f"already linked with {linked:.3f}")
-        else:
-            of_taught = self._tried(taught, NOT_REACHED)
-        return done + of_taught[0], problems + of_taught[1]
+        done, problems = self._of_untaught
+        late = f"already linked with {self._linked:.3f}" if self._is_linked else NOT_REACHED
+        of_taught, others = self._tried(taught, late)
+        return [*done, *of_taught], [*problems, *others]
+
+    @property
+    def _linked(self) -> float:
+        """The same-image linkage AUC that is reached by who learns from no copy."""
+        return max(map(_same_image_auc, self._of_untaught[0]), default=-inf)
+
+    @property
+    def _is_linked(self) -> bool:
+        """Whether that is enough, so that no attacker learns from copies any more."""
+        return self.plan.enough is not None and self._linked >= self.plan.enough
 
     def _tried(
         self, attacks: Sequence[Attack], late: str
@@ -289,7 +305,9 @@ class AttackRun:
             return found
 
         name = f"{self.copies.method.name} {attack.rung.value} {attack.name} seed {seed}"
-        return self.setting.steps.arrays(name, attacked, *self.decides(attack), seed)
+        spared = attack.learns_from_copies and self._is_linked
+        with self.setting.steps.no_more() if spared else nullcontext():
+            return self.setting.steps.arrays(name, attacked, *self.decides(attack), seed)
 
     def _each_copy(self, attack: Attack) -> list[Copies]:
         """Return the copies with each version in turn as the first, which most attackers take."""

@@ -5,8 +5,9 @@ a full run in the folder of a default one goes on from it.
 
 The operating point meets everything. Rivals meet every attacker. Further points of curves and
 ablations get their place on the plane and no more: one copy of an image, and attackers in whom no
-network is trained, so they are linked at least so well. Where attackers who learn from no copy
-link all there is, nobody learns from copies of a rival or a further point.
+network is trained, so they are linked at least so well. Where attackers who learn from no copy link
+all copies of a rival or a further point to the very image, none learns from its copies: there is
+no more to find of that kind, and what is found of another image stays a lower bound.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ MEMORIZATION = "memorization"
 """Name of A10, which attacks the generator and no image."""
 
 LINKED = 0.99
-"""Same-image AUC beyond which no attacker can tell more of a method."""
+"""Same-image AUC beyond which no attacker can tell more of the very image."""
 
 GLANCE = frozenset({Rung.FIXED, Rung.READINGS, Rung.STARTING_POINTS, Rung.TOGETHER})
 """Attackers that need one copy of an image and no training."""

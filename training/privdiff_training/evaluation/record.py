@@ -48,8 +48,8 @@ class Plan:
     gallery_versions
         Copies of each candidate that A11 makes.
     enough
-        Same-image linkage AUC, found by attackers who learn from no copy, from which on nobody
-        learns from copies, for the worst is known; None for never.
+        Same-image linkage AUC, found by attackers who learn from no copy, from which on no attacker
+        learns from copies, for the worst of that kind is known; None for never.
     """
 
     rungs: frozenset[Rung]

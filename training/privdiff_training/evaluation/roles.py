@@ -80,3 +80,15 @@ class Roles:
                     f"no image has the role {name}", "give the manifest the folds 0 to 4"
                 )
         return roles
+
+
+def choosing_rows(cohort: Cohort) -> Cohort:
+    """Return the rows of a data set that no part of a bundle learned of and choices may be made on.
+
+    They are those of the select set and of the attackers' fold; nobody reports figures of them.
+    """
+    return cohort.where(
+        lambda row: (
+            row.fold == ATTACKER_FOLD or (row.fold in GENERATOR_FOLDS and is_select_patient(row))
+        )
+    )

@@ -35,7 +35,7 @@ NOT_REACHED = "not reached in the time that was given"
 
 
 class LegOver(PrivDiffError):
-    """The time that a run was given is over before a step that is not done yet."""
+    """No further step begins, as the time of a run is over, and this one is not done yet."""
 
 
 def of_most_seeds(seeds: int, measure: Callable[[int], ResultT]) -> ResultT:
@@ -135,7 +135,7 @@ class Steps:
 
     @contextmanager
     def no_more(self) -> Iterator[None]:
-        """Begin no further step inside: what is not on disk raises `LegOver`."""
+        """Begin no further step inside, as if the time were over."""
         until, self.until = self.until, -inf
         try:
             yield

@@ -1,10 +1,10 @@
-"""How far what is of one person differs, as a covariance, and vectors in units of it."""
+"""How far vectors differ, as a covariance, and vectors in units of it."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
-from sklearn.covariance import LedoitWolf
+from sklearn.covariance import ledoit_wolf
 
 FLOOR = 1e-2
 """Part of the spread of all vectors that any difference has at least."""
@@ -18,7 +18,7 @@ def covariance_around_zero(differences: np.ndarray, vectors: np.ndarray) -> np.n
     A part of the spread of all `vectors` (m, d) is added to it, for a tool that changes nothing
     leaves no difference.
     """
-    spread = LedoitWolf(assume_centered=True).fit(differences).covariance_
+    spread, _ = ledoit_wolf(differences, assume_centered=True)
     floor = max(FLOOR * vectors.var(0).mean(), TINY)
     return np.asarray(spread + floor * np.eye(len(spread)))
 

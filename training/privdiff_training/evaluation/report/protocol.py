@@ -40,7 +40,8 @@ def protocol_words(evaluation: Evaluation) -> Iterator[str]:
             "attackers of the operating point. Other settings, ablations and what is told a report "
             "are one redrawn version of each image, met by attackers that train no network: linked "
             "at least so well. Where one who learns from no redrawn image reaches an AUC of "
-            f"{LINKED:g}, the worst is known and nobody learns from them."
+            f"{LINKED:g} for the very image, that is known and no attacker learns from them; what "
+            "is found of another image is a lower bound there."
         )
     yield (
         "Strangers are of the data set and view of the image that is sought. Each patient gives "
