@@ -24,11 +24,13 @@ from privdiff_training.cohort import Cohort, is_judging_patient, read_manifest
 from privdiff_training.evaluation.attack_record import Rung
 from privdiff_training.evaluation.attacks.attack import Attack, Copies, Known, Originals
 from privdiff_training.evaluation.attacks.config import AttackersConfig
+from privdiff_training.evaluation.attacks.kept import Kept
 from privdiff_training.evaluation.attacks.ladder import ladder
 from privdiff_training.evaluation.compare import CACHE_DIR, EVALUATORS
 from privdiff_training.evaluation.findings import FindingsTrial
 from privdiff_training.evaluation.linkage import Linkage
 from privdiff_training.evaluation.methods.bundle import BundleMethod
+from privdiff_training.evaluation.methods.method import Starts
 from privdiff_training.evaluation.networks import Evaluators
 from privdiff_training.evaluation.record import for_json
 from privdiff_training.evaluation.redraw import redraw, weights_hash
@@ -166,13 +168,16 @@ class Trial:
         """Yield what every attacker finds, and whether in all copies of an image together."""
         copies = (torch.stack(list(drawn)) * 255).round().byte()
         learned, sought = self._originals(self.learned), self._originals(self.sought)
+        kept: Kept[Starts] = Kept()
         known = Known(
             learned,
             learned,
             learned,
             copy=lambda _: Copies(learned.cohort, copies[:, self.learned]),
             copy_anew=_nobody_redraws,
-            starts=lambda originals: method.starts(originals.pixels.float() / 255),
+            starts=lambda originals: kept(
+                originals.pixels, lambda pixels: method.starts(pixels.float() / 255)
+            ),
         )
         queries = copies[:, self.sought]
         for attack in self.attacks:

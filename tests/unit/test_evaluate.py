@@ -527,6 +527,22 @@ def test_nothing_is_learned_to_tell_how_the_risk_is_spread_where_all_is_linked(
 
 
 @pytest.mark.usefixtures("small_plan")
+def test_what_a_tool_may_start_from_is_worked_out_once(options, tmp_path, monkeypatch):
+    asked = []
+    itself = Blur.starts
+    monkeypatch.setattr(
+        Blur, "starts", lambda self, pixels: (asked.append(len(pixels)), itself(self, pixels))[1]
+    )
+    here = Setting(replace(options, size=Size.DEFAULT), tmp_path / "out")
+    known = MethodRun(here, Blur(4), None, here.plan).copies.known
+
+    first, again = known.starts(here.test), known.starts(here.test)
+
+    assert asked == [len(here.test)]
+    assert torch.equal(first.pixels, again.pixels)
+
+
+@pytest.mark.usefixtures("small_plan")
 def test_an_attacker_without_a_place_says_so_even_if_the_time_is_over(options, tmp_path):
     rungs = frozenset({Rung.STARTING_POINTS})
     here = Setting(replace(options, size=Size.DEFAULT, rungs=rungs), tmp_path / "out")

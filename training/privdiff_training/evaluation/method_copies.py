@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals
+from privdiff_training.evaluation.attacks.kept import Kept
 from privdiff_training.evaluation.methods.method import Method, Starts
 from privdiff_training.evaluation.record import Plan
 from privdiff_training.evaluation.redrawn_copies import redrawn_copies
@@ -38,6 +39,7 @@ class MethodCopies:
         self.setting = setting
         self.method = method
         self.plan = plan
+        self._kept: Kept[Starts] = Kept()
         images, seed = setting.images, setting.options.seed
         self.decided_by = (
             method.fingerprint,
@@ -63,7 +65,7 @@ class MethodCopies:
         return self._made(setting.test, self.plan.test_versions, setting.options.seed)
 
     def _starts(self, originals: Originals) -> Starts:
-        return self.method.starts(originals.pixels.float() / 255)
+        return self._kept(originals.pixels, lambda pixels: self.method.starts(pixels.float() / 255))
 
     def _made(self, originals: Originals, versions: int, seed: int) -> Copies:
         pixels = redrawn_copies(

@@ -20,7 +20,7 @@ from privdiff_training.evaluation.attacks.attack import (
     Originals,
 )
 from privdiff_training.evaluation.attacks.fitting import in_batches
-from privdiff_training.evaluation.attacks.kept_vectors import KeptVectors
+from privdiff_training.evaluation.attacks.kept import Kept
 from privdiff_training.evaluation.methods.method import hash_of
 
 Embed = Callable[[Tensor], Tensor]
@@ -43,7 +43,7 @@ class CosineLinker:
 
     embed: Embed
     curve: Curve = ()
-    kept: KeptVectors = field(default_factory=KeptVectors, repr=False)
+    kept: Kept[Tensor] = field(default_factory=Kept, repr=False)
 
     def __call__(self, queries: Copies, gallery: Originals) -> np.ndarray:
         """Return cosines; see `Linker`."""
@@ -73,7 +73,7 @@ class FixedVerifier:
     """
 
     folder: Path
-    kept: KeptVectors = field(default_factory=KeptVectors, init=False, compare=False, repr=False)
+    kept: Kept[Tensor] = field(default_factory=Kept, init=False, compare=False, repr=False)
     rung = Rung.FIXED
     name = "fixed verifier"
     is_learned = False

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from torch import Tensor
+
 from privdiff_training.evaluation.attack_record import Rung
 from privdiff_training.evaluation.attacks.attack import Known
 from privdiff_training.evaluation.attacks.config import EncoderConfig
 from privdiff_training.evaluation.attacks.embedding import CosineLinker, weights_fingerprint
-from privdiff_training.evaluation.attacks.kept_vectors import KeptVectors
+from privdiff_training.evaluation.attacks.kept import Kept
 from privdiff_training.evaluation.methods.method import hash_of
 from privdiff_training.evaluation.public_encoders import load_encoder
 
@@ -27,7 +29,7 @@ class FrozenEncoder:
     """
 
     config: EncoderConfig
-    kept: KeptVectors = field(default_factory=KeptVectors, init=False, compare=False, repr=False)
+    kept: Kept[Tensor] = field(default_factory=Kept, init=False, compare=False, repr=False)
     rung = Rung.FROZEN_ENCODER
     is_learned = False
     learns_from_copies = False

@@ -18,7 +18,7 @@ from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals
 from privdiff_training.evaluation.attacks.covariance import covariance_around_zero, whitened
 from privdiff_training.evaluation.attacks.embedding import weights_fingerprint
 from privdiff_training.evaluation.attacks.fitting import in_batches
-from privdiff_training.evaluation.attacks.kept_vectors import KeptVectors
+from privdiff_training.evaluation.attacks.kept import Kept
 from privdiff_training.evaluation.methods.method import hash_of
 from privdiff_training.siblings import siblings
 
@@ -47,7 +47,7 @@ class ByReadings:
 
     folder: Path
     reads: str
-    kept: KeptVectors = field(default_factory=KeptVectors, init=False, compare=False, repr=False)
+    kept: Kept[Tensor] = field(default_factory=Kept, init=False, compare=False, repr=False)
     rung = Rung.READINGS
     is_learned = False
     learns_from_copies = True

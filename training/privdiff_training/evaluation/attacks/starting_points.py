@@ -19,7 +19,7 @@ from privdiff_infer.model.stable_diffusion import load_autoencoder
 from privdiff_training.evaluation.attack_record import Rung
 from privdiff_training.evaluation.attacks.attack import Copies, Known, Originals, Scores
 from privdiff_training.evaluation.attacks.embedding import weights_fingerprint
-from privdiff_training.evaluation.attacks.kept_vectors import KeptVectors
+from privdiff_training.evaluation.attacks.kept import Kept
 from privdiff_training.evaluation.methods.method import Starts, hash_of
 
 BATCH = 32
@@ -42,7 +42,7 @@ class StartingPoints:
     """
 
     autoencoder: Path
-    kept: KeptVectors = field(default_factory=KeptVectors, init=False, compare=False, repr=False)
+    kept: Kept[Tensor] = field(default_factory=Kept, init=False, compare=False, repr=False)
     rung = Rung.STARTING_POINTS
     name = "latents of what the tool may start from"
     is_learned = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from privdiff_training.evaluation.attacks.kept_vectors import SETS, KeptVectors
+from privdiff_training.evaluation.attacks.kept import SETS, Kept
 from torch import Tensor
 
 
@@ -14,7 +14,7 @@ def test_a_set_is_made_once_and_forgotten_after_many_others():
         made.append(len(images))
         return images.float().mean((1, 2, 3))
 
-    kept = KeptVectors()
+    kept = Kept()
     first = torch.arange(2 * 16, dtype=torch.uint8).reshape(2, 1, 4, 4)
     vectors = kept(first, means)
     assert torch.equal(kept(first.clone(), means), vectors)
