@@ -85,7 +85,8 @@ class Roles:
 def choosing_rows(cohort: Cohort) -> Cohort:
     """Return the rows of a data set that no part of a bundle learned of and choices may be made on.
 
-    They are those of the select set and of the attackers' fold; nobody reports figures of them.
+    They are those of the select set and of the attackers' fold. What a bundle's risk is said to be
+    is measured on others.
     """
     return cohort.where(
         lambda row: (
