@@ -146,6 +146,7 @@ results: $(VENV)/.test
 	$(BIN)/privdiff sweep --fold 0 --fold 1 --fold 2 -o $(RESULTS)/sweep-select.json
 	PYTHONPATH=.:training $(BIN)/python scripts/measure_groups.py -o $(RESULTS)/groups.json
 	PYTHONPATH=.:training $(BIN)/python scripts/measure_strengths.py -o $(RESULTS)/strengths.json
+	PYTHONPATH=.:training $(BIN)/python scripts/measure_exemplars.py -o $(RESULTS)/exemplars.json
 	$(BIN)/privdiff benchmark --threads 2 --repeat 5 --soak 1000 --json > $(RESULTS)/speed.json
 	PYTHONPATH=.:training $(BIN)/python scripts/measure_archives.py -o $(RESULTS)/archives.json
 	cp docs/explanation/scale.md $(RESULTS)/scale.md
