@@ -3,8 +3,8 @@
 What starts from a group owes to an image the choice of the group alone, so every exemplar is
 redrawn a few times, and any of these may stand for an image of the group. Findings are read by
 the fixed classifier in the NIH images of the select set and of fold 3, which choices may be made
-on: the AUC that is expected over these drawings, and that of the mean of each group, which no way of
-drawing from these groups exceeds unless it changes their order. Patients are drawn anew for the
+on: the AUC that is expected over these drawings, and that of the mean of each group, which no way
+of drawing from these groups exceeds unless it changes their order. Patients are drawn anew for the
 intervals, the same for every row. What is redrawn is kept in the cache, so a run that was stopped
 goes on. Run from the repository:
 
